@@ -1,0 +1,177 @@
+"""What can be set: one struct a section, one field a setting, with its type, unit, bounds, default and meaning."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal, get_type_hints
+
+import msgspec
+from msgspec import Meta, Struct
+
+Count = Annotated[int, Meta(ge=1, le=10**9)]
+Bytes = Annotated[int, Meta(ge=1, le=2**50, extra={"unit": "bytes"})]
+Seconds = Annotated[float, Meta(gt=0, le=10**9, extra={"unit": "seconds"})]
+Period = Annotated[float, Meta(ge=0, le=10**9, extra={"unit": "seconds"})]
+Port = Annotated[int, Meta(ge=0, le=65535)]
+Secret = Annotated[str, Meta(extra={"secret": True})]
+
+
+class ServerSettings(Struct, frozen=True, kw_only=True):
+    """The HTTP server."""
+
+    host: Annotated[
+        str, Meta(min_length=1, description="Address to listen on. Any other than loopback needs a token.")
+    ] = "127.0.0.1"
+    port: Annotated[Port, Meta(description="TCP port; 0 takes a free one.")] = 8350
+    token: Annotated[
+        Secret,
+        Meta(description="Token that callers must send. Empty: none on loopback; elsewhere one is made and printed."),
+    ] = ""
+    allowed_hosts: Annotated[
+        tuple[str, ...],
+        Meta(description="More host names that requests may carry when listening on loopback (a proxy's name)."),
+    ] = ()
+    max_body_bytes: Annotated[Bytes, Meta(description="Largest request body.")] = 2 * 1024**2
+    body_timeout_s: Annotated[Seconds, Meta(description="Time to receive a request body.")] = 30.0
+    write_timeout_s: Annotated[Seconds, Meta(description="A client that takes nothing for this long is cut off.")] = (
+        20.0
+    )
+    keep_alive_s: Annotated[Seconds, Meta(description="An idle connection is closed after this.")] = 30.0
+    max_connections: Annotated[Count, Meta(description="Connections and requests at once; more are answered 503.")] = (
+        1000
+    )
+    drain_s: Annotated[
+        Seconds, Meta(description="On SIGTERM, time for running work to end before it is released to the store.")
+    ] = 20.0
+
+
+class StoreSettings(Struct, frozen=True, kw_only=True):
+    """The database."""
+
+    url: Annotated[str, Meta(min_length=1, description="SQLAlchemy URL of the database.", extra={"secret": True})] = (
+        "sqlite:///flatwater.db"
+    )
+
+
+class EngineSettings(Struct, frozen=True, kw_only=True):
+    """What the engine may hold, and how long it waits."""
+
+    max_active: Annotated[Count, Meta(description="Runs in memory at once; the others live in the store alone.")] = 500
+    max_parallel: Annotated[
+        Count, Meta(description="Branches of one run that execute at once; waiting ones never count.")
+    ] = 10
+    max_threads: Annotated[Count, Meta(description="Threads for blocks written as plain functions.")] = 8
+    max_run_depth: Annotated[Count, Meta(description="How deep sub-tasks may nest.")] = 50
+    max_value_bytes: Annotated[Bytes, Meta(description="Size of one block's outputs, or one variable, as JSON.")] = (
+        4 * 1024**2
+    )
+    max_flows: Annotated[Count, Meta(description="Compiled definitions kept ready.")] = 256
+    max_kept_iterations: Annotated[
+        Count, Meta(description="Finished iterations of a loop whose block records are kept.")
+    ] = 100
+    ageing_s: Annotated[Seconds, Meta(description="Seconds of waiting that weigh as much as one step of priority.")] = (
+        60.0
+    )
+    park_after_s: Annotated[Seconds, Meta(description="A run in which everything waits leaves memory after this.")] = (
+        1.0
+    )
+    poll_s: Annotated[Seconds, Meta(description="How often other processes' changes are looked up.")] = 0.5
+    lease_s: Annotated[Seconds, Meta(description="A process silent for this long has lost its runs.")] = 15.0
+    dead_context_s: Annotated[Seconds, Meta(description="A context alive this long after its run is reported.")] = 10.0
+
+
+class StreamSettings(Struct, frozen=True, kw_only=True):
+    """The live event stream."""
+
+    max_subscribers: Annotated[Count, Meta(description="Streams open at once; more are answered 503.")] = 100
+    max_pending: Annotated[
+        Count, Meta(description="Events held for one slow subscriber; older ones become one `gap` event.")
+    ] = 1000
+    max_history: Annotated[
+        Count, Meta(description="Events kept for subscribers that come back with Last-Event-ID.")
+    ] = 1000
+    heartbeat_s: Annotated[Seconds, Meta(description="A comment is sent when nothing happened for this long.")] = 15.0
+    status_s: Annotated[Seconds, Meta(description="Period of `status` events.")] = 2.0
+
+
+class StatusSettings(Struct, frozen=True, kw_only=True):
+    """The process's own figures."""
+
+    sample_s: Annotated[Seconds, Meta(description="Period of RSS samples.")] = 5.0
+    proportional_s: Annotated[Seconds, Meta(description="Period of PSS and USS samples, which cost more.")] = 30.0
+    history_s: Annotated[Seconds, Meta(description="How far back samples are kept.")] = 3600.0
+
+
+class RetentionSettings(Struct, frozen=True, kw_only=True):
+    """What is deleted, and when. 0 seconds keeps for ever."""
+
+    runs_s: Annotated[Period, Meta(description="Ended runs and their blocks are deleted after this.")] = 7 * 86400.0
+    max_runs: Annotated[Count, Meta(description="Ended runs kept at most; the oldest go first.")] = 1_000_000
+    logs_s: Annotated[Period, Meta(description="Log lines are deleted after this.")] = 7 * 86400.0
+    events_s: Annotated[Period, Meta(description="External events are deleted after this.")] = 86400.0
+    changes_s: Annotated[Period, Meta(description="Site changes are deleted after this.")] = 7 * 86400.0
+    period_s: Annotated[Seconds, Meta(description="How often the server looks for what is old.")] = 60.0
+    max_batch: Annotated[Count, Meta(description="Rows deleted in one transaction.")] = 500
+
+
+class LogSettings(Struct, frozen=True, kw_only=True):
+    """The server's log, on standard error."""
+
+    level: Annotated[Literal["debug", "info", "warning", "error"], Meta(description="Least severe level shown.")] = (
+        "info"
+    )
+    format: Annotated[Literal["json", "text"], Meta(description="One JSON object a line, or plain text.")] = "json"
+
+
+class DemoSettings(Struct, frozen=True, kw_only=True):
+    """The demo plant."""
+
+    enabled: Annotated[bool, Meta(description='Run the plant "Small Hall" in this server.')] = False
+    speed: Annotated[float, Meta(ge=1, le=100, description="How many times faster than life its clock goes.")] = 10.0
+    seed: Annotated[int, Meta(ge=0, le=2**31, description="Seed of its random numbers.")] = 1
+
+
+class Settings(Struct, frozen=True, kw_only=True):
+    """Everything that can be set. ``databases`` names the databases that JDBC blocks may use."""
+
+    server: ServerSettings = ServerSettings()
+    store: StoreSettings = StoreSettings()
+    engine: EngineSettings = EngineSettings()
+    stream: StreamSettings = StreamSettings()
+    status: StatusSettings = StatusSettings()
+    retention: RetentionSettings = RetentionSettings()
+    log: LogSettings = LogSettings()
+    demo: DemoSettings = DemoSettings()
+    databases: dict[str, str] = {}
+
+
+class Leaf(Struct, frozen=True):
+    """One setting: ``key`` is dotted, ``type`` carries its constraints, ``unit`` is bytes, seconds or empty."""
+
+    key: str
+    type: Any
+    default: Any
+    unit: str
+    description: str
+    secret: bool
+
+
+def leaves() -> Iterator[Leaf]:
+    """Every setting, in order. ``[databases]`` has keys of the user's choice and is not listed."""
+    for section in msgspec.structs.fields(Settings):
+        if section.name == "databases":
+            continue
+        hints = get_type_hints(section.type, include_extras=True)
+        for field in msgspec.structs.fields(section.type):
+            metas = [meta for meta in hints[field.name].__metadata__ if isinstance(meta, Meta)]
+            extra: dict[str, Any] = {}
+            for meta in metas:
+                extra.update(meta.extra or {})
+            yield Leaf(
+                key=f"{section.name}.{field.name}",
+                type=hints[field.name],
+                default=field.default,
+                unit=str(extra.get("unit", "")),
+                description="".join(meta.description or "" for meta in metas),
+                secret=bool(extra.get("secret")),
+            )

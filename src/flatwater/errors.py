@@ -31,9 +31,9 @@ class Problem(msgspec.Struct, frozen=True):
 class FlatwaterError(Exception):
     """Flatwater could not do what was asked.
 
-    ``detail`` continues the docstring's first sentence; ``where`` names the place (a path, a file, an id); ``hint`` says
-    what to do about it. ``code`` is the stable name that the HTTP API and the command line show; ``status`` is the HTTP
-    status that goes with it.
+    ``detail`` continues the docstring's first sentence; ``where`` names the place (a path, a file, an id); ``hint``
+    says what to do about it. ``code`` is the stable name that the HTTP API and the command line show; ``status`` is
+    the HTTP status that goes with it.
     """
 
     code: ClassVar[str] = "error"
@@ -150,8 +150,10 @@ class DefinitionError(FlatwaterError):
     def __init__(self, problems: Iterable[Problem], *, where: str = "", hint: str = "") -> None:
         self.problems = tuple(problems)
         count = len(self.problems)
-        lines = "".join(f"\n  {problem}" for problem in self.problems)
-        super().__init__(f"{count} problem{'' if count == 1 else 's'}{lines}", where=where, hint=hint)
+        super().__init__(f"{count} problem{'' if count == 1 else 's'}", where=where, hint=hint)
+
+    def __str__(self) -> str:
+        return "\n  ".join([super().__str__(), *map(str, self.problems)])
 
 
 class ExpressionError(FlatwaterError):

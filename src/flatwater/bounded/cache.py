@@ -1,0 +1,255 @@
+"""A cache bounded in entries, in bytes and in time.
+
+cachebox's LRU keeps the order; the bytes and the time are counted here, because its own byte bound keeps serving the
+old value when an overwrite is too large, and its caches with a time to live do not evict the least recently used.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Hashable
+from heapq import heappop, heappush
+from typing import Generic, NamedTuple, TypeVar, overload
+
+from cachebox import LRUCache
+
+from flatwater.bounded.ledger import Ledger, Usage, check_bound
+
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
+D = TypeVar("D")
+
+_EXPIRED_PER_PUT = (
+    4  # how many due keys a put looks at: more than one, so that the schedule shrinks faster than it grows
+)
+
+
+class CacheStatistics(Usage, frozen=True, kw_only=True):
+    """``evictions`` = ``evicted_entries`` + ``evicted_bytes`` + ``expired`` + ``oversize_evictions``, by cause.
+
+    ``oversize`` counts values refused for being larger than the whole cache; ``oversize_evictions`` the old values
+    that such refusals replaced. ``scheduled`` is the number of keys that wait for their expiry (at most about twice
+    the entries).
+    """
+
+    hits: int
+    misses: int
+    stored: int
+    evicted_entries: int
+    evicted_bytes: int
+    expired: int
+    oversize: int
+    oversize_evictions: int
+    scheduled: int
+
+
+class _Slot(NamedTuple, Generic[V]):
+    value: V
+    expires_at: float
+    size: int
+
+
+class Cache(Generic[K, V]):
+    """Least recently used entries leave first; expired ones are never served, and leave as others come.
+
+    ``sizeof(key, value)`` says how many bytes an entry holds and is asked once, at ``put``. To be used from one thread.
+    """
+
+    kind = "cache"
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        max_entries: int,
+        max_bytes: int,
+        ttl_s: float,
+        sizeof: Callable[[K, V], int],
+        ledger: Ledger,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        check_bound("max_entries", max_entries, where=name)
+        check_bound("max_bytes", max_bytes, where=name)
+        check_bound("ttl_s", ttl_s, where=name)
+        self.name = name
+        self._max_entries = max_entries
+        self._max_bytes = max_bytes
+        self._ttl_s = ttl_s
+        self._sizeof = sizeof
+        self._clock = clock
+        self._slots: LRUCache[K, _Slot[V]] = LRUCache(max_entries)
+        self._schedule: _Schedule[K] = _Schedule(ttl_s)
+        self._bytes = 0
+        self._hits = self._misses = self._stored = 0
+        self._evicted_entries = self._evicted_bytes = self._expired = 0
+        self._oversize = self._oversize_evictions = 0
+        ledger.register(self)
+
+    @overload
+    def get(self, key: K) -> V | None: ...
+    @overload
+    def get(self, key: K, default: D) -> V | D: ...
+    def get(self, key: K, default: D | None = None) -> V | D | None:
+        """The value of ``key`` if it is here and not expired; it becomes the most recently used."""
+        slot: _Slot[V] | None = self._slots.get(key)
+        if slot is None:
+            self._misses += 1
+            return default
+        if slot.expires_at <= self._clock():
+            self._expire(key)
+            self._misses += 1
+            return default
+        self._hits += 1
+        return slot.value
+
+    def put(self, key: K, value: V, *, ttl_s: float | None = None) -> bool:
+        """Store a value for ``ttl_s`` (default: the cache's).
+
+        False when it was not kept, because it is larger than the whole cache or ``ttl_s`` is not above zero. The old
+        value of the key is gone in any case, for it is out of date.
+        """
+        replaced = self._take(key)
+        now = self._clock()
+        self._expire_due(now, _EXPIRED_PER_PUT)
+        size = self._sizeof(key, value)
+        if size > self._max_bytes:
+            self._oversize += 1
+            self._oversize_evictions += replaced
+            return False
+        lifetime_s = self._ttl_s if ttl_s is None else ttl_s
+        if lifetime_s <= 0:
+            return False
+        self._make_room(size)
+        expires_at = now + lifetime_s
+        self._slots.insert(key, _Slot(value, expires_at, size))
+        self._bytes += size
+        self._stored += 1
+        self._schedule.add(key, expires_at)
+        self._prune_schedule()
+        return True
+
+    def delete(self, key: K) -> bool:
+        """Forget ``key``; False when it was not here. Not counted as an eviction."""
+        return self._take(key)
+
+    def expire(self, max_keys: int = 1000) -> int:
+        """Drop entries whose time has passed, looking at no more than ``max_keys``; return how many left."""
+        return self._expire_due(self._clock(), max_keys)
+
+    def shrink(self, max_bytes: int) -> int:
+        """Evict the least recently used until at most ``max_bytes`` are held; return the bytes given back.
+
+        For the moment when memory is short: the bound itself stays as it is.
+        """
+        before = self._bytes
+        while self._bytes > max_bytes and len(self._slots):
+            self._evict_oldest()
+            self._evicted_bytes += 1
+        self._slots.shrink_to_fit()
+        return before - self._bytes
+
+    def clear(self) -> None:
+        self._slots.clear()
+        self._schedule = _Schedule(self._ttl_s)
+        self._bytes = 0
+
+    def statistics(self) -> CacheStatistics:
+        evictions = self._evicted_entries + self._evicted_bytes + self._expired + self._oversize_evictions
+        return CacheStatistics(
+            size=len(self._slots),
+            bound=self._max_entries,
+            bytes=self._bytes,
+            max_bytes=self._max_bytes,
+            evictions=evictions,
+            hits=self._hits,
+            misses=self._misses,
+            stored=self._stored,
+            evicted_entries=self._evicted_entries,
+            evicted_bytes=self._evicted_bytes,
+            expired=self._expired,
+            oversize=self._oversize,
+            oversize_evictions=self._oversize_evictions,
+            scheduled=len(self._schedule),
+        )
+
+    def __len__(self) -> int:
+        return len(self._slots)
+
+    def __contains__(self, key: K) -> bool:
+        """Whether ``get`` would find it; neither counts nor refreshes."""
+        slot: _Slot[V] | None = self._slots.peek(key)
+        return slot is not None and slot.expires_at > self._clock()
+
+    def _take(self, key: K) -> bool:
+        slot: _Slot[V] | None = self._slots.pop(key, None)
+        if slot is None:
+            return False
+        self._bytes -= slot.size
+        return True
+
+    def _expire(self, key: K) -> None:
+        self._expired += self._take(key)
+
+    def _make_room(self, size: int) -> None:
+        while self._bytes + size > self._max_bytes:
+            self._evict_oldest()
+            self._evicted_bytes += 1
+        while len(self._slots) >= self._max_entries:
+            self._evict_oldest()
+            self._evicted_entries += 1
+
+    def _evict_oldest(self) -> None:
+        _, slot = self._slots.popitem()
+        self._bytes -= slot.size
+
+    def _expire_due(self, now: float, max_keys: int) -> int:
+        before = self._expired
+        for key in self._schedule.due(now, max_keys):
+            slot: _Slot[V] | None = self._slots.peek(key)
+            if slot is not None and slot.expires_at <= now:  # not stored again meanwhile, for longer
+                self._expire(key)
+        return self._expired - before
+
+    def _prune_schedule(self) -> None:
+        """Keys that were evicted or stored again leave their old place behind; rebuild when those are the majority."""
+        if len(self._schedule) > 2 * len(self._slots) + 1000:
+            fresh: _Schedule[K] = _Schedule(self._ttl_s)
+            for key, slot in self._slots.items():
+                fresh.add(key, slot.expires_at)
+            self._schedule = fresh
+
+
+class _Schedule(Generic[K]):
+    """Keys by the time at which they are due, in lists of keys due at about the same time: 8 bytes a key."""
+
+    def __init__(self, ttl_s: float) -> None:
+        self._width_s = ttl_s / 64  # a key is found due at most this much late; look-up itself is exact
+        self._lists: dict[int, list[K]] = {}
+        self._order: list[int] = []  # heap of the keys of _lists
+        self._count = 0
+
+    def add(self, key: K, at: float) -> None:
+        index = int(at / self._width_s) + 1  # the end of its span, so that all in it are due together
+        keys = self._lists.get(index)
+        if keys is None:
+            self._lists[index] = [key]
+            heappush(self._order, index)
+        else:
+            keys.append(key)
+        self._count += 1
+
+    def due(self, now: float, max_keys: int) -> list[K]:
+        """Take out up to ``max_keys`` keys whose span has passed."""
+        taken: list[K] = []
+        while self._order and self._order[0] * self._width_s <= now and len(taken) < max_keys:
+            keys = self._lists[self._order[0]]
+            room = max_keys - len(taken)
+            taken += keys[-room:]
+            del keys[-room:]
+            if not keys:
+                del self._lists[heappop(self._order)]
+        self._count -= len(taken)
+        return taken
+
+    def __len__(self) -> int:
+        return self._count

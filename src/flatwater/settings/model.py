@@ -33,6 +33,7 @@ class ServerSettings(Struct, frozen=True, kw_only=True):
     ] = ()
     max_body_bytes: Annotated[Bytes, Meta(description="Largest request body.")] = 2 * 1024**2
     body_timeout_s: Annotated[Seconds, Meta(description="Time to receive a request body.")] = 30.0
+    request_timeout_s: Annotated[Seconds, Meta(description="A request that takes longer is answered 504.")] = 30.0
     write_timeout_s: Annotated[Seconds, Meta(description="A client that takes nothing for this long is cut off.")] = (
         20.0
     )
@@ -62,6 +63,7 @@ class EngineSettings(Struct, frozen=True, kw_only=True):
     ] = 10
     max_threads: Annotated[Count, Meta(description="Threads for blocks written as plain functions.")] = 8
     max_run_depth: Annotated[Count, Meta(description="How deep sub-tasks may nest.")] = 50
+    max_branches: Annotated[Count, Meta(description="Parallel branches of all runs in memory together.")] = 20_000
     max_value_bytes: Annotated[Bytes, Meta(description="Size of one block's outputs, or one variable, as JSON.")] = (
         4 * 1024**2
     )
@@ -69,6 +71,8 @@ class EngineSettings(Struct, frozen=True, kw_only=True):
     max_kept_iterations: Annotated[
         Count, Meta(description="Finished iterations of a loop whose block records are kept.")
     ] = 100
+    max_events: Annotated[Count, Meta(description="Live events kept for slow and returning subscribers.")] = 10_000
+    max_subscribers: Annotated[Count, Meta(description="Live event streams open at once.")] = 100
     ageing_s: Annotated[Seconds, Meta(description="Seconds of waiting that weigh as much as one step of priority.")] = (
         60.0
     )
@@ -77,19 +81,15 @@ class EngineSettings(Struct, frozen=True, kw_only=True):
     )
     poll_s: Annotated[Seconds, Meta(description="How often other processes' changes are looked up.")] = 0.5
     lease_s: Annotated[Seconds, Meta(description="A process silent for this long has lost its runs.")] = 15.0
+    cleanup_s: Annotated[
+        Seconds, Meta(description="For how long the `catch` branch of a canceled run may execute.")
+    ] = 30.0
     dead_context_s: Annotated[Seconds, Meta(description="A context alive this long after its run is reported.")] = 10.0
 
 
 class StreamSettings(Struct, frozen=True, kw_only=True):
     """The live event stream."""
 
-    max_subscribers: Annotated[Count, Meta(description="Streams open at once; more are answered 503.")] = 100
-    max_pending: Annotated[
-        Count, Meta(description="Events held for one slow subscriber; older ones become one `gap` event.")
-    ] = 1000
-    max_history: Annotated[
-        Count, Meta(description="Events kept for subscribers that come back with Last-Event-ID.")
-    ] = 1000
     heartbeat_s: Annotated[Seconds, Meta(description="A comment is sent when nothing happened for this long.")] = 15.0
     status_s: Annotated[Seconds, Meta(description="Period of `status` events.")] = 2.0
 

@@ -1,0 +1,28 @@
+"""Whole answers as ASGI messages."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+import msgspec
+
+from flatwater.server.problem import ErrorAnswer, Failure
+
+JSON = "application/json"
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+
+async def answer(send: Send, status: int, body: bytes, headers: dict[str, str]) -> None:
+    """Send one whole answer."""
+    pairs = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
+    if status != 204:
+        pairs.append((b"content-length", str(len(body)).encode()))
+    await send({"type": "http.response.start", "status": status, "headers": pairs})
+    await send({"type": "http.response.body", "body": b"" if status == 204 else body})
+
+
+async def fail(send: Send, failed: Failure) -> None:
+    """Answer with an error."""
+    body = msgspec.json.encode(ErrorAnswer(failed.body))
+    await answer(send, failed.status, body, {"content-type": JSON, **failed.headers})

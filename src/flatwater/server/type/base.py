@@ -1,0 +1,52 @@
+"""Ids, limits and pages."""
+
+from __future__ import annotations
+
+from typing import Annotated, Generic, TypeVar
+
+import msgspec
+from msgspec import Meta, Raw, Struct
+
+T = TypeVar("T")
+
+MAX_ITEMS = 500
+
+Id = Annotated[str, Meta(min_length=1, max_length=255, pattern=r"^[^\x00-\x1f\x7f]+$")]
+Text = Annotated[str, Meta(max_length=255)]
+Limit = Annotated[int, Meta(ge=1, le=MAX_ITEMS, description="How many items at most.")]
+Cursor = Annotated[str, Meta(min_length=1, max_length=600, description="`next` of the page before.")]
+Time = Annotated[float, Meta(ge=0, le=1e11, description="Seconds since the epoch.")]
+Int32 = Annotated[int, Meta(ge=-(2**31), le=2**31 - 1)]
+Key = Annotated[
+    str, Meta(min_length=1, max_length=255, description="A second submission with this key is the same run.")
+]
+Number = Annotated[float, Meta(ge=-1e12, le=1e12)]
+
+
+class Empty(Struct, forbid_unknown_fields=True):
+    """Nothing."""
+
+
+class Page(Struct, Generic[T], frozen=True):
+    """Items, newest first where they have a time; ``next`` is the cursor of the next page, null at the end."""
+
+    items: list[T]
+    next: str | None = None
+
+
+class Paging(Struct, frozen=True, kw_only=True):
+    limit: Limit = 50
+    cursor: Cursor | None = None
+
+
+SHOWN_BYTES = 256 * 1024
+SHOWN_IN_LIST_BYTES = 4 * 1024
+
+
+def shown(text: str | None, max_chars: int = SHOWN_BYTES) -> Raw:
+    """Stored JSON as it is; what is larger than ``max_chars`` is replaced by its size."""
+    if text is None:
+        return Raw(b"null")
+    if len(text) > max_chars:
+        return Raw(msgspec.json.encode({"truncated": len(text)}))
+    return Raw(text.encode())

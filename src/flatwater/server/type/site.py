@@ -1,0 +1,112 @@
+"""Sites and robots."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType
+
+from flatwater.server.type.base import MAX_ITEMS, Id, Int32, Limit, Number, Paging, Text
+
+
+class LockOwner(Struct, frozen=True):
+    run: str
+    path: str | None
+
+
+class Site(Struct, frozen=True, kw_only=True):
+    id: str
+    group: str | None
+    order_no: int
+    enabled: bool
+    filled: bool
+    content: str | None
+    locked_by: LockOwner | None
+    locked_text: str | None
+    lane: str | None
+    depth: int | None
+    mouths: int | None
+    tags: list[str]
+    attrs: dict[str, Any]
+    map_id: str | None
+    x: float | None
+    y: float | None
+    updated_at: float
+
+
+class SiteQuery(Paging, frozen=True, kw_only=True):
+    limit: Limit = MAX_ITEMS
+    group: Text | None = None
+
+
+class SiteList(Struct, frozen=True):
+    """Sites in order; ``groups`` are the groups of these sites."""
+
+    items: list[Site]
+    groups: list[str]
+    next: str | None = None
+
+
+Tags = Annotated[list[Text], Meta(max_length=100)]
+
+
+class SiteInput(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A site to import: new, or replacing the one of that id (its fill and lock stay when not given)."""
+
+    id: Id
+    group: Text | None = None
+    order_no: Int32 = 0
+    enabled: bool = True
+    filled: bool | UnsetType = UNSET
+    content: Text | UnsetType | None = UNSET
+    lane: Text | None = None
+    depth: Annotated[int, Meta(ge=0, le=10_000)] | None = None
+    mouths: Literal[1, 2] | None = None
+    tags: Tags = []
+    attrs: Annotated[dict[Text, Any], Meta(max_length=100)] = {}
+    map_id: Text | None = None
+    x: Number | None = None
+    y: Number | None = None
+
+
+class Imported(Struct, frozen=True):
+    saved: int
+
+
+class SiteChange(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Only what is given changes. ``locked: false`` takes the lock away from whoever has it."""
+
+    filled: bool | UnsetType = UNSET
+    content: Text | UnsetType | None = UNSET
+    enabled: bool | UnsetType = UNSET
+    locked: Literal[False] | UnsetType = UNSET
+    tags: Tags | UnsetType = UNSET
+    attrs: Annotated[dict[Text, Any], Meta(max_length=100)] | UnsetType = UNSET
+
+
+class SiteChangeQuery(Paging, frozen=True, kw_only=True):
+    site: Id | None = None
+
+
+class SiteChanged(Struct, frozen=True):
+    id: int
+    at: float
+    site: str
+    run: str | None
+    path: str | None
+    change: Raw
+
+
+class Robot(Struct, frozen=True, kw_only=True):
+    id: str
+    state: str
+    battery: float | None = None
+    station: str | None = None
+    x: float | None = None
+    y: float | None = None
+    run: str | None = None
+    path: str | None = None
+
+
+class RobotList(Struct, frozen=True):
+    items: list[Robot]

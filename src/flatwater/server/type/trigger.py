@@ -1,0 +1,64 @@
+"""Triggers, external events, and the stream of live ones."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta, Raw, Struct
+
+from flatwater.server.type.base import Id, Paging, Text
+
+
+class TriggerInput(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Starts runs: each ``interval`` (spec: seconds), by ``cron`` (five fields, UTC) or at an ``event`` (its name)."""
+
+    id: Id
+    definition: Id
+    kind: Literal["interval", "cron", "event"]
+    spec: Annotated[str, Meta(min_length=1, max_length=255)]
+    inputs: dict[str, Any] = {}
+    priority: Annotated[int, Meta(ge=-1000, le=1000)] = 0
+    enabled: bool = True
+    max_pending: Annotated[int, Meta(ge=1, le=10_000)] = 1
+
+
+class Trigger(Struct, frozen=True, kw_only=True):
+    id: str
+    definition: str
+    kind: str
+    spec: str
+    inputs: Raw
+    priority: int
+    enabled: bool
+    max_pending: int
+    next_at: float | None
+    last_at: float | None
+    last_run_id: str | None
+
+
+class EventInput(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    name: Id
+    data: Any = None
+
+
+class Delivered(Struct, frozen=True):
+    """``delivered`` waits were satisfied; ``started`` are the runs that triggers began."""
+
+    delivered: int
+    started: list[str]
+
+
+class EventQuery(Paging, frozen=True, kw_only=True):
+    name: Id | None = None
+
+
+class Event(Struct, frozen=True):
+    id: int
+    at: float
+    name: str
+    data: Raw
+
+
+class StreamQuery(Struct, frozen=True, kw_only=True):
+    types: Annotated[tuple[Text, ...], Meta(max_length=20, description="Event types, separated by commas.")] = ()
+    token: str | None = None

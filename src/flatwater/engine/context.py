@@ -1,0 +1,93 @@
+"""What a run's expressions can see while the run is in memory, and the proof that it goes with it."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import time
+import weakref
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import msgspec
+
+log = logging.getLogger(__name__)
+
+
+class Context:
+    """Inputs, variables and the block outputs that a later expression can still read.
+
+    ``scope`` is the mapping that expressions see: ``taskInputs``, ``blocks`` and ``task``.
+    Source: the documents' ``TaskContext``, whose five dictionaries outlived their task.
+    """
+
+    __slots__ = ("__weakref__", "blocks", "inputs", "scope", "variables")
+
+    def __init__(self, inputs: dict[str, Any], task: dict[str, Any]) -> None:
+        self.inputs = inputs
+        self.variables: dict[str, Any] = {}
+        self.blocks: dict[str, dict[str, Any]] = {}
+        task["variables"] = self.variables
+        self.scope: dict[str, Any] = {"taskInputs": inputs, "blocks": self.blocks, "task": task}
+
+    def drop(self, names: Iterable[str]) -> None:
+        """Forget outputs that nothing can read any more."""
+        for name in names:
+            self.blocks.pop(name, None)
+
+
+class ContextStatistics(msgspec.Struct, frozen=True):
+    """``live`` contexts in memory; ``overdue`` outlived their run; ``reported`` of those so far."""
+
+    live: int
+    overdue: int
+    reported: int
+
+
+class ContextWatch:
+    """Knows every live context by weak reference, and names what holds one whose run has ended."""
+
+    def __init__(self, overdue_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._overdue_s = overdue_s
+        self._clock = clock
+        self._live: dict[weakref.ref[Context], tuple[str, float]] = {}
+        self._overdue = 0
+        self._reported = 0
+
+    def born(self, run_id: str, context: Context) -> weakref.ref[Context]:
+        """Watch ``context``; its entry goes when it dies."""
+        ref = weakref.ref(context, self._died)
+        self._live[ref] = (run_id, 0.0)
+        return ref
+
+    def _died(self, ref: weakref.ref[Context]) -> None:
+        self._live.pop(ref, None)
+
+    def ended(self, ref: weakref.ref[Context]) -> None:
+        """The run of this context is over, so the context must die soon."""
+        entry = self._live.get(ref)
+        if entry is not None:
+            self._live[ref] = (entry[0], self._clock())
+
+    def check(self) -> list[str]:
+        """Collect once when a context is overdue; return a sentence for each that still lives."""
+        if not self._late():
+            self._overdue = 0
+            return []
+        gc.collect()
+        reports = [self._report(ref, run_id) for ref, run_id in self._late()]
+        self._overdue = len(reports)
+        return reports
+
+    def _late(self) -> list[tuple[weakref.ref[Context], str]]:
+        before = self._clock() - self._overdue_s
+        return [(ref, run_id) for ref, (run_id, at) in self._live.items() if 0.0 < at < before]
+
+    def _report(self, ref: weakref.ref[Context], run_id: str) -> str:
+        self._reported += 1
+        context = ref()
+        kinds = sorted({type(holder).__qualname__ for holder in gc.get_referrers(context)} - {"frame"})
+        return f"the context of run {run_id} outlives it; held by: {', '.join(kinds) or 'C code'}"
+
+    def statistics(self) -> ContextStatistics:
+        return ContextStatistics(len(self._live), self._overdue, self._reported)

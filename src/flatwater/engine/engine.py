@@ -1,0 +1,506 @@
+"""The engine: submit runs, steer them, await them.
+
+Everything it holds is bounded and shown (`statistics`); everything it has accepted is in the store.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import math
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
+from time import time
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import msgspec
+
+from flatwater.bounded import Fanout, Ledger, TaskGroup
+from flatwater.engine.activation import Activation
+from flatwater.engine.block import Registry, kind_of
+from flatwater.engine.context import ContextStatistics, ContextWatch
+from flatwater.engine.definition import check_inputs
+from flatwater.engine.ending import Ending
+from flatwater.engine.journal import dump
+from flatwater.engine.library import CALL, Library
+from flatwater.engine.option import EngineOptions
+from flatwater.engine.runner import Runner
+from flatwater.engine.scheduler import Scheduler, SchedulerStatistics
+from flatwater.engine.service import Services
+from flatwater.engine.trigger import Triggers
+from flatwater.engine.web import Web
+from flatwater.errors import InputError, LimitError, NotFoundError
+from flatwater.store import event as events
+from flatwater.store import run as runs
+from flatwater.store import site as sites
+from flatwater.store import step as steps
+from flatwater.store.ident import child_id, new_id
+from flatwater.store.run import NewRun, RunRow
+from flatwater.store.state import ENDED, State
+
+if TYPE_CHECKING:
+    from flatwater.engine.call import Call
+    from flatwater.engine.definition import Flow
+    from flatwater.engine.driver import RobotDriver
+    from flatwater.store import Store
+    from flatwater.store.definition import Definition
+
+log = logging.getLogger(__name__)
+MAX_DELAY_S = 10 * 366 * 86_400.0
+MAX_PRIORITY = 1_000_000
+WATCH_S = 5.0
+RECHECK_S = 10.0
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """How a run ended: ``state`` is SUCCEEDED, FAILED or CANCELED."""
+
+    id: str
+    state: State
+    outputs: dict[str, Any]
+    error: str | None = None
+    error_path: str | None = None
+
+
+class EngineStatistics(msgspec.Struct, frozen=True):
+    """Figures since the start, and of now."""
+
+    scheduler: SchedulerStatistics
+    contexts: ContextStatistics
+    submitted: int
+    ended: dict[str, int]
+    flows: int
+    awaited: int
+
+
+class Engine:
+    """Runs block flows from ``store``.
+
+    Used as ``async with Engine(store) as engine:``. Leaving it gives every run in memory back to
+    the store, where the next engine finds it.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        registry: Registry | None = None,
+        driver: RobotDriver | None = None,
+        functions: Mapping[str, Callable[..., Any]] | None = None,
+        databases: Mapping[str, str] | None = None,
+        options: EngineOptions | None = None,
+        ledger: Ledger | None = None,
+    ) -> None:
+        self.store = store
+        self.options = options or EngineOptions()
+        self.registry = registry or Registry.default()
+        self.ledger = ledger or Ledger()
+        self.library = Library(store, self.registry, self.options.max_flows)
+        self.events: Fanout[dict[str, Any]] = Fanout(
+            "engine events",
+            max_messages=self.options.max_events,
+            max_subscribers=self.options.max_subscribers,
+            ledger=self.ledger,
+        )
+        self._tasks = self._group("activations", self.options.max_active + 100)
+        self._branches = self._group("branches", self.options.max_branches)
+        self._loops = self._group("engine loops", 20)
+        self.services = Services(
+            store=store,
+            options=self.options,
+            registry=self.registry,
+            tasks=self._tasks,
+            branches=self._branches,
+            web=Web(),
+            driver=driver,
+            functions=functions or {},
+            databases=databases or {},
+        )
+        self._contexts = ContextWatch(self.options.dead_context_s)
+        self.scheduler = Scheduler(store, self.options, self._begin)
+        self._runner = Runner(self.services, self.library, self.scheduler, self._contexts, self._left)
+        self.triggers = Triggers(self)
+        self._bind()
+        self._stack = AsyncExitStack()
+        self._awaited: dict[str, list[asyncio.Future[Outcome]]] = {}
+        self._submitted = 0
+        self._ended = dict.fromkeys((str(state) for state in sorted(ENDED)), 0)
+
+    def _group(self, name: str, max_tasks: int) -> TaskGroup:
+        return TaskGroup(name, max_tasks=max_tasks, ledger=self.ledger)
+
+    def _bind(self) -> None:
+        services, scheduler = self.services, self.scheduler
+        services.runs = self
+        services.idle = scheduler.idle
+        services.busy = scheduler.busy
+        services.granted = scheduler.granted
+        services.emit_block = self._emit_block
+
+    async def _begin(self, claimed: Any) -> None:
+        await self._runner.begin(claimed)
+
+    # ---- lifetime -------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(self.events)
+            await stack.enter_async_context(self.services.web)
+            stack.callback(self.services.close)
+            for group in (self._branches, self._tasks, self._loops):
+                await stack.enter_async_context(group)
+            await self.store.join()
+            stack.push_async_callback(self.store.leave)
+            self.store.writer.on_fenced = self._fenced
+            await self.store.take_over(time())
+            await self.store.writer.call(sites.sweep, time())
+            if self.services.driver is not None:
+                from flatwater.engine.robot import RobotBridge
+
+                self.services.robots = await stack.enter_async_context(RobotBridge(self.services))
+            stack.push_async_callback(self.drain, 0.0)
+            for loop in (self.scheduler.run, self._poll, self._watch, self.triggers.run):
+                self._loops.start(loop(), name=loop.__qualname__)
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._stack.aclose()
+        for futures in self._awaited.values():
+            for future in futures:
+                future.cancel()
+
+    def stop_claiming(self) -> None:
+        """Take no further run into memory."""
+        self.scheduler.stop_claiming()
+
+    async def drain(self, timeout_s: float) -> None:
+        """Stop claiming, let executing blocks end within ``timeout_s`` seconds, give all runs back."""
+        await self.scheduler.drain(timeout_s)
+
+    def _fenced(self) -> None:
+        log.error("another process has taken over this one's runs: leaving them")
+        for activation in list(self.scheduler.active.values()):
+            activation.stop("release", at_once=True)
+
+    # ---- definitions ----------------------------------------------------------------------------
+
+    async def save(self, definition: Mapping[str, Any] | bytes | str, id: str | None = None) -> Definition:
+        """Check and store a definition. Raises ``DefinitionError`` with all its problems."""
+        return await self.library.save(definition, id)
+
+    # ---- submitting -----------------------------------------------------------------------------
+
+    async def submit(
+        self,
+        definition_id: str,
+        inputs: Mapping[str, Any] | None = None,
+        *,
+        priority: int = 0,
+        delay_s: float = 0.0,
+        due_at: float | None = None,
+        idempotency_key: str | None = None,
+        retry: Mapping[str, Any] | None = None,
+        timeout_s: float | None = None,
+        trigger_id: str | None = None,
+        parent: Call | None = None,
+    ) -> str:
+        """Accept a run; it is durable when this returns its id.
+
+        ``priority``: higher is sooner; one step outweighs ``ageing_s`` seconds of waiting.
+        ``delay_s``/``due_at``: not before. ``idempotency_key``: the same key again returns the
+        same run. ``retry``: ``{max_attempts, delay_s, factor, max_delay_s, jitter}``.
+        Raises ``NotFoundError``, ``DefinitionError`` (inputs), ``ConflictError`` (key used for
+        another run), ``StoreError`` (nothing stored).
+        """
+        definition = await self.library.current(definition_id)
+        flow = await self.library.flow(definition.hash)
+        new = self._new_run(
+            definition_id, definition.label, definition.version, definition.hash,
+            check_inputs(flow, inputs or {}), flow, priority, delay_s, due_at, retry, timeout_s,
+        )  # fmt: skip
+        new = msgspec.structs.replace(new, out_order_no=idempotency_key, trigger_id=trigger_id)
+        if parent is not None:
+            new = self._child(new, parent)
+        return await self._accept(new, flow)
+
+    async def submit_call(self, block: Any, /, **inputs: Any) -> str:
+        """Run a single `@block` function, or a block type by name, as a run of its own."""
+        kind = self.registry.require(block) if isinstance(block, str) else kind_of(block)
+        flow = self.library.call_flow(kind)
+        hash = CALL + kind.type
+        new = self._new_run(hash, kind.type, 1, hash, inputs, flow, 0, 0.0, None, None, None)
+        return await self._accept(new, flow)
+
+    def _new_run(
+        self, definition_id: str, label: str, version: int, hash: str, inputs: dict[str, Any], flow: Flow,
+        priority: int, delay_s: float, due_at: float | None, retry: Mapping[str, Any] | None, timeout_s: float | None,
+    ) -> NewRun:  # fmt: skip
+        now = time()
+        check_number("priority", priority, -MAX_PRIORITY, MAX_PRIORITY)
+        check_number("delay_s", delay_s, 0, MAX_DELAY_S)
+        due = check_number("due_at", due_at if due_at is not None else now + delay_s, 0, now + MAX_DELAY_S)
+        limit_s = timeout_s if timeout_s is not None else flow.timeout_s
+        if limit_s is not None:
+            check_number("timeout_s", limit_s, 0, MAX_DELAY_S)
+        later = due > now
+        return NewRun(
+            id=new_id(), definition_id=definition_id, label=label, version=version, hash=hash,
+            state=State.QUEUED, queue="due" if later else "ready",
+            rank=due - priority * self.options.ageing_s, due_at=due, priority=priority, created_at=now,
+            deadline_at=None if limit_s is None else due + limit_s,
+            inputs=dump(inputs), policy=dump({"retry": check_retry(retry)}) if retry else None,
+        )  # fmt: skip
+
+    def _child(self, new: NewRun, parent: Call) -> NewRun:
+        if parent.depth + 1 > self.options.max_run_depth:
+            raise LimitError(
+                f"sub-tasks nest deeper than max_run_depth ({self.options.max_run_depth})", where=parent.path
+            )
+        return msgspec.structs.replace(
+            new, id=child_id(parent.run_id, parent.path), parent_id=parent.run_id, parent_path=parent.path,
+            depth=parent.depth + 1,
+        )  # fmt: skip
+
+    async def _accept(self, new: NewRun, flow: Flow) -> str:
+        writer = self.store.writer
+        await writer.room()
+        self._submitted += 1
+        if new.out_order_no is not None:
+            submitted = await writer.call(runs.submit, new)
+            self._queued(new, submitted.created)
+            return submitted.id
+        if new.parent_id is None and new.queue == "ready" and self.scheduler.reserve():
+            await self._accept_running(new, flow)
+        else:
+            await writer.put(runs.insert(new))
+            self._queued(new, True)
+        return new.id
+
+    def _queued(self, new: NewRun, created: bool) -> None:
+        if not created:
+            return
+        if new.queue == "due" and new.due_at is not None:
+            self.scheduler.due(new.due_at)
+        else:
+            self.scheduler.ready()
+        self._emit_run(new.id, State.QUEUED, new.definition_id, new.label)
+
+    async def _accept_running(self, new: NewRun, flow: Flow) -> None:
+        """Nobody is before it and there is room: it is stored as running and starts once durable."""
+        now = time()
+        new = msgspec.structs.replace(
+            new, state=State.RUNNING, queue=None, epoch=1, worker=self.store.worker, started_at=now
+        )
+        commit = self.store.writer.put(runs.insert(new))
+        try:
+            await commit
+        except asyncio.CancelledError:
+            # The caller has left, the row may be stored: somebody must go on with it.
+            self._loops.start(self._start_stored(commit, new, flow), name=f"start {new.id}")
+            raise
+        except BaseException:
+            self.scheduler.unreserve()
+            raise
+        self._start(new, flow)
+
+    async def _start_stored(self, commit: Any, new: NewRun, flow: Flow) -> None:
+        try:
+            await commit
+        except BaseException:
+            self.scheduler.unreserve()
+            raise
+        self._start(new, flow)
+
+    def _start(self, new: NewRun, flow: Flow) -> None:
+        self.scheduler.unreserve()
+        self._runner.start(runs.claimed(new), flow)
+        self._emit_run(new.id, State.RUNNING, new.definition_id, new.label)
+
+    # ---- steering -------------------------------------------------------------------------------
+
+    async def cancel(self, run_id: str) -> None:
+        """End a run as CANCELED, wherever it is. Raises ``ConflictError`` when it has ended."""
+        await self._request(run_id, "cancel")
+
+    async def pause(self, run_id: str) -> None:
+        """Let executing blocks end, then hold the run until ``resume``."""
+        await self._request(run_id, "pause")
+
+    async def _request(self, run_id: str, what: str) -> None:
+        activation = self.scheduler.active.get(run_id)
+        if activation is not None:
+            activation.stop(what, at_once=what == "cancel")
+            await activation.over()
+            return
+        requested = await self.store.writer.call(runs.request, run_id, what, time())
+        if requested.done:
+            await self._told(run_id)
+        else:
+            self.scheduler.ready()
+
+    async def resume(self, run_id: str) -> None:
+        """Go on with a PAUSED run. For one that needs an operator: its block did happen, go on after it."""
+        row = await self.store.read(runs.get, run_id)
+        if row.state == State.NEEDS_OPERATOR:
+            await self._settle_steps(run_id, State.SUCCEEDED)
+        await self.store.writer.call(runs.resume, run_id, time())
+        self.scheduler.ready()
+
+    async def retry(self, run_id: str) -> None:
+        """Go on with a FAILED or CANCELED run at the block that failed; NEEDS_OPERATOR: execute that block again."""
+        row = await self.store.read(runs.get, run_id)
+        if row.state == State.NEEDS_OPERATOR:
+            await self._settle_steps(run_id, State.FAILED)
+        await self.store.writer.call(runs.retry, run_id, time())
+        self.scheduler.ready()
+
+    async def _settle_steps(self, run_id: str, state: State) -> None:
+        """Close the records of outside calls whose end nobody knew, as a person says."""
+        now = time()
+        for step in (await self.store.read(steps.load, [run_id])).get(run_id, ()):
+            if step.state == State.RUNNING and step.order_id is not None:
+                await self.store.writer.put(
+                    steps.put(
+                        run_id, step.path, step.block_id, step.name, step.type, state, step.attempt,
+                        step.started_at, now, step.outputs, step.progress, step.order_id, step.error,
+                    )
+                )  # fmt: skip
+
+    async def publish(self, name: str, data: Any = None) -> events.Published:
+        """Deliver an external event to the blocks that wait for it, and start what it triggers."""
+        published = await self.store.writer.call(events.publish, name, dump(data), time())
+        self.scheduler.granted(published.grants)
+        for trigger in published.triggers:
+            await self.triggers.fire(trigger, {"event": {"name": name, "data": data}})
+        return published
+
+    # ---- awaiting -------------------------------------------------------------------------------
+
+    async def result(self, run_id: str, timeout_s: float | None = None) -> Outcome:
+        """Wait for the end of a run. Raises ``TimeoutError``, ``NotFoundError``."""
+        future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        self._awaited.setdefault(run_id, []).append(future)
+        try:
+            if run_id not in self.scheduler.active:
+                await self._told(run_id)
+            async with asyncio.timeout(timeout_s):
+                return await future
+        finally:
+            futures = self._awaited.get(run_id, [])
+            with contextlib.suppress(ValueError):
+                futures.remove(future)
+            if not futures:
+                self._awaited.pop(run_id, None)
+
+    async def _told(self, run_id: str) -> None:
+        """Tell those who await a run, when the store says that it has ended."""
+        row = await self.store.read(runs.get, run_id)
+        if row.state in ENDED:
+            self._resolve(outcome(row))
+
+    def _resolve(self, result: Outcome) -> None:
+        for future in self._awaited.pop(result.id, ()):
+            if not future.done():
+                future.set_result(result)
+
+    # ---- what activations report ----------------------------------------------------------------
+
+    def _left(self, activation: Activation, ending: Ending) -> None:
+        row = activation.row
+        self._emit_run(row.id, ending.state, row.definition_id, row.label)
+        if ending.ended:
+            self._ended[ending.state] += 1
+            if row.id in self._awaited:
+                self._resolve(Outcome(row.id, ending.state, ending.outputs or {}, ending.error, ending.error_path))
+
+    def _emit_run(self, run_id: str, state: str, definition: str, label: str) -> None:
+        if self.events.wanted:
+            self.events.publish(
+                {"type": "run", "id": run_id, "state": state, "definition": definition, "label": label, "at": time()}
+            )
+
+    def _emit_block(self, run_id: str, path: str, name: str, state: str) -> None:
+        if self.events.wanted:
+            self.events.publish({"type": "block", "run_id": run_id, "path": path, "name": name, "state": state})
+
+    # ---- loops ----------------------------------------------------------------------------------
+
+    async def _poll(self) -> None:
+        """Learn what other processes did: one query for all runs, never one per run."""
+        checked = time()
+        while True:
+            await asyncio.sleep(self.options.poll_s)
+            try:
+                await self._poll_once()
+                if time() - checked > RECHECK_S:
+                    checked = time()
+                    await self._recheck()
+            except Exception:
+                log.exception("could not ask the store for news")
+
+    async def _poll_once(self) -> None:
+        news = await self.store.read(runs.news, self.store.worker)
+        for run_id, request in news.requests:
+            activation = self.scheduler.active.get(run_id)
+            if activation is not None and activation.stopping is None:
+                activation.stop(request, at_once=request == "cancel")
+        self.scheduler.granted(news.grants)
+        if news.ready:
+            self.scheduler.ready()
+        if news.next_due is not None:
+            self.scheduler.due(news.next_due)
+        for run_id in [run_id for run_id in self._awaited if run_id not in self.scheduler.active]:
+            with contextlib.suppress(NotFoundError):
+                await self._told(run_id)
+
+    async def _recheck(self) -> None:
+        """Safety nets: runs of processes that died, sites that nobody was offered."""
+        if await self.store.take_over(time()):
+            self.scheduler.ready()
+        self.scheduler.granted(await self.store.writer.call(sites.offer_all, time()))
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(WATCH_S)
+            for report in self._contexts.check():
+                log.warning("%s", report)
+
+    def statistics(self) -> EngineStatistics:
+        return EngineStatistics(
+            scheduler=self.scheduler.statistics(),
+            contexts=self._contexts.statistics(),
+            submitted=self._submitted,
+            ended=dict(self._ended),
+            flows=len(self.library),
+            awaited=sum(len(futures) for futures in self._awaited.values()),
+        )
+
+
+def outcome(row: RunRow) -> Outcome:
+    outputs = msgspec.json.decode(row.outputs) if row.outputs else {}
+    return Outcome(row.id, State(row.state), outputs, row.error, row.error_path)
+
+
+def check_number(name: str, value: Any, least: float, most: float) -> float:
+    """A finite number within bounds, or ``InputError`` that names it."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise InputError(f"{name} must be a finite number, not {value!r}", where=name)
+    if not least <= value <= most:
+        raise InputError(f"{name} is {value}, not within {least:g} … {most:g}", where=name)
+    return float(value)
+
+
+def check_retry(retry: Mapping[str, Any]) -> dict[str, Any]:
+    """A retry policy of a submission, checked."""
+    known = {"max_attempts": (1, 1_000), "delay_s": (0, MAX_DELAY_S), "factor": (1, 100),
+             "max_delay_s": (0, MAX_DELAY_S), "jitter": (0, 1)}  # fmt: skip
+    for name in retry:
+        if name not in known:
+            raise InputError(f"retry has no {name!r}; it knows {', '.join(known)}", where="retry")
+        check_number(f"retry.{name}", retry[name], *known[name])
+    return dict(retry)

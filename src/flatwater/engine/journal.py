@@ -1,0 +1,198 @@
+"""What one activation writes to the store, and what it finds there of earlier ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from time import time
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from flatwater.engine.wait import Wait
+from flatwater.store import log as logs
+from flatwater.store import run as runs
+from flatwater.store import step as steps
+from flatwater.store import variable as variables
+from flatwater.store import waiter as waiters
+from flatwater.store.state import State
+
+if TYPE_CHECKING:
+    from flatwater.engine.call import Call
+    from flatwater.engine.definition import Node
+    from flatwater.store.run import Claimed
+    from flatwater.store.step import Step
+    from flatwater.store.variable import Variable
+    from flatwater.store.waiter import Waiter
+    from flatwater.store.writer import Commit, Writer
+
+_encode = msgspec.json.Encoder(enc_hook=str).encode
+_decode = msgspec.json.decode
+TRIM_EVERY = 100
+"""Log lines of one run after which the store is told to drop its oldest."""
+
+
+def dump(value: Any) -> str:
+    """JSON text of plain values; what JSON does not know becomes its ``str``."""
+    return _encode(value).decode()
+
+
+class Past(msgspec.Struct, frozen=True):
+    """What is left in memory of a block's record: all but its outputs."""
+
+    state: str
+    attempt: int
+    started_at: float | None
+    order_id: str | None
+    error: str | None
+    progress: dict[str, Any] | None
+
+
+class Memory:
+    """Records of earlier activations of a run, reduced to what the walk asks of them."""
+
+    __slots__ = ("iterations", "outputs", "steps", "touched", "variables", "waits")
+
+    def __init__(
+        self,
+        rows: Iterable[Step],
+        values: dict[str, Variable],
+        waiting: Iterable[Waiter],
+        live_names: frozenset[str],
+    ) -> None:
+        self.steps: dict[str, Past] = {}
+        self.outputs: dict[str, Any] = {}
+        self.touched: set[str] = set()
+        self.iterations: dict[str, int] = {}
+        self.variables = {name: _decode(variable.value) for name, variable in values.items()}
+        self.waits = {row.path: _wait(row) for row in waiting}
+        for row in sorted(rows, key=lambda row: row.ended_at or 0.0):
+            self._learn(row, live_names)
+        for path in self.waits:
+            self._touch(path)
+
+    def _learn(self, row: Step, live_names: frozenset[str]) -> None:
+        progress = _decode(row.progress) if row.progress else None
+        self.steps[row.path] = Past(row.state, row.attempt, row.started_at, row.order_id, row.error, progress)
+        if row.outputs and row.state == State.SUCCEEDED and row.name in live_names:
+            self.outputs[row.name] = _decode(row.outputs)
+        self._touch(row.path)
+
+    def _touch(self, path: str) -> None:
+        """A record of ``path`` tells that everything around it has begun, in that iteration."""
+        path = path.partition("#")[0]
+        while path and path not in self.touched:
+            self.touched.add(path)
+            slash, bracket = path.rfind("/"), path.rfind("[")
+            if bracket > slash:
+                loop, index = path[:bracket], int(path[bracket + 1 : path.index("]", bracket)])
+                self.iterations[loop] = max(index, self.iterations.get(loop, 0))
+                path = loop
+            else:
+                path = path[:slash] if slash > 0 else ""
+
+
+def _wait(row: Waiter) -> Wait:
+    granted = _decode(row.granted) if row.granted is not None else None
+    return Wait(
+        row.path, row.kind, row.key, row.reason or row.kind, row.since, row.due_at, row.want, granted, stored=True
+    )
+
+
+class Journal:
+    """Writes behind: records go to the writer at once and to the disk with its next group.
+
+    ``barrier`` returns when all of it is durable. One ``put`` is one transaction, in order.
+    """
+
+    __slots__ = ("_emit", "_epoch", "_last", "_lines", "_run_id", "_writer")
+
+    def __init__(self, writer: Writer, row: Claimed, emit: Callable[[str, str, str, str], None] | None) -> None:
+        self._writer = writer
+        self._run_id = row.id
+        self._epoch = row.epoch
+        self._emit = emit
+        self._last: Commit | None = None
+        self._lines = 0
+
+    def step(
+        self,
+        node: Node,
+        path: str,
+        state: State,
+        started: float,
+        *,
+        attempt: int = 1,
+        outputs: dict[str, Any] | None = None,
+        progress: dict[str, Any] | None = None,
+        error: str | None = None,
+        order_id: str | None = None,
+    ) -> Commit:
+        """Record how a block stands."""
+        ended = None if state is State.RUNNING else time()
+        text = dump(outputs) if outputs else None
+        noted = dump(progress) if progress is not None else None
+        op = steps.put(
+            self._run_id, path, node.id, node.name, node.type, state, attempt, started, ended, text, noted, order_id, error
+        )
+        return self._put(node, path, state, op)
+
+    def _put(self, node: Node, path: str, state: State, *ops: Any) -> Commit:
+        self._last = commit = self._writer.put(*ops)
+        if self._emit is not None:
+            self._emit(self._run_id, path, node.name, state)
+        return commit
+
+    async def intend(self, call: Call) -> None:
+        """Record that the outside is about to be called, and wait until that is on the disk."""
+        await self.step(
+            call.node, call.path, State.RUNNING, time(), attempt=call.attempt, order_id=call.order_id
+        )
+
+    def end_call(self, call: Call, started: float, outputs: dict[str, Any], waits: list[str]) -> None:
+        """Record that a block succeeded, with all that it changed, in one transaction."""
+        node, path = call.node, call.path
+        text = dump(outputs) if outputs else None
+        if text is not None:
+            call.check(text, "outputs")
+        order = call.order_id if node.recovery != "rerun" else None
+        ops: list[Any] = [
+            steps.put(
+                self._run_id, path, node.id, node.name, node.type, State.SUCCEEDED, call.attempt,
+                started, time(), text, None, order, None,
+            )
+        ]  # fmt: skip
+        for name, value in call.variables_set.items():
+            encoded = dump(value)
+            call.check(encoded, f"variable {name}")
+            ops.append(variables.put(self._run_id, name, encoded, path))
+        if "state_message" in call.changes:
+            ops.append(runs.message(self._run_id, self._epoch, call.changes["state_message"]))
+        if "response" in call.changes:
+            ops.append(runs.respond(self._run_id, self._epoch, dump(call.changes["response"])))
+        ops.extend(waiters.delete(self._run_id, waited) for waited in waits)
+        self._put(node, path, State.SUCCEEDED, *ops)
+
+    def wait(self, wait: Wait, rank: float) -> None:
+        self._last = self._writer.put(
+            waiters.put(
+                self._run_id, wait.path, wait.kind, wait.key, wait.since, rank, wait.due_at, wait.reason, wait.want
+            )
+        )
+
+    def end_wait(self, path: str) -> None:
+        self._last = self._writer.put(waiters.delete(self._run_id, path))
+
+    def forget(self, prefix: str) -> None:
+        """Drop the records below a path: those of a loop's iteration long past."""
+        self._last = self._writer.put(steps.delete(self._run_id, prefix))
+
+    def log(self, path: str, level: str, message: str, *, keep: int = 1_000) -> None:
+        ops = [logs.add(self._run_id, time(), level, path, message)]
+        self._lines += 1
+        if self._lines % TRIM_EVERY == 0:
+            ops.append(logs.trim(self._run_id, keep))
+        self._last = self._writer.put(*ops)
+
+    async def barrier(self) -> None:
+        if self._last is not None:
+            await self._last

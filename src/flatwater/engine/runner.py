@@ -1,0 +1,240 @@
+"""Makes activations of claimed runs, advances them, and writes down how they left memory."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
+from time import time
+from typing import TYPE_CHECKING, Any
+
+from flatwater.engine.activation import Activation
+from flatwater.engine.context import ContextWatch
+from flatwater.engine.definition import Retry
+from flatwater.engine.ending import Ending, failed, stopped
+from flatwater.engine.journal import Memory, dump
+from flatwater.engine.signal import BlockFailed, OperatorNeeded, Parked
+from flatwater.errors import ClosedError, FencedError, FlatwaterError
+from flatwater.store import run as runs
+from flatwater.store import site as sites
+from flatwater.store import step as steps
+from flatwater.store import variable as variables
+from flatwater.store import waiter as waiters
+from flatwater.store.state import State
+from flatwater.store.waiter import Grant
+
+if TYPE_CHECKING:
+    from flatwater.engine.definition import Flow
+    from flatwater.engine.library import Library
+    from flatwater.engine.scheduler import Scheduler
+    from flatwater.engine.service import Services
+    from flatwater.store.run import Claimed
+    from flatwater.store.transaction import Transaction
+
+log = logging.getLogger(__name__)
+
+Loaded = tuple["Claimed", "Memory | None"]
+
+
+def claim(tx: Transaction, limit: int, worker: str, now: float) -> list[tuple[Claimed, Any]]:
+    """Claim runs, with the records of those that were in memory before, in one transaction.
+
+    In one, because a wait granted afterwards then finds the activation and cannot be missed.
+    """
+    rows = runs.claim(tx, limit, worker, now)
+    again = [row.id for row in rows if row.activated]
+    if not again:
+        return [(row, None) for row in rows]
+    records = steps.load(tx, again), variables.load(tx, again), waiters.load(tx, again)
+    return [
+        (row, tuple(record.get(row.id) for record in records) if row.activated else None) for row in rows
+    ]
+
+
+class Runner:
+    """Advances runs; ``on_left`` hears of every activation that left memory, after the commit."""
+
+    def __init__(
+        self,
+        services: Services,
+        library: Library,
+        scheduler: Scheduler,
+        contexts: ContextWatch,
+        on_left: Callable[[Activation, Ending], None],
+    ) -> None:
+        self._services = services
+        self._library = library
+        self._scheduler = scheduler
+        self._contexts = contexts
+        self._on_left = on_left
+
+    async def begin(self, claimed: Iterable[tuple[Claimed, Any]]) -> None:
+        """Start an activation for each claimed run."""
+        for row, records in claimed:
+            flow = self._library.cached(row.hash)
+            if flow is None:
+                try:
+                    flow = await self._library.flow(row.hash)
+                except FlatwaterError as error:
+                    await self._refuse(row, error)
+                    continue
+            self.start(row, flow, records)
+
+    def start(self, row: Claimed, flow: Flow, records: Any = None) -> None:
+        memory = None
+        if records is not None:
+            rows, values, waiting = records
+            memory = Memory(rows or (), values or {}, waiting or (), flow.live_names)
+        activation = Activation(self._services, row, flow, memory)
+        self._scheduler.entered(activation)
+        self._services.tasks.start(self._advance(activation), name=row.id, context=row.label)
+
+    async def _refuse(self, row: Claimed, error: FlatwaterError) -> None:
+        """The definition cannot be compiled here (a block kind is not registered): a person must look."""
+        text = f"cannot run here: {error}"
+        wait = dump([{"path": "-1", "kind": "operator", "key": row.id, "reason": text, "since": time()}])
+        await self._services.store.writer.put(runs.park(row.id, row.epoch, State.NEEDS_OPERATOR, wait))
+
+    # ---- one activation -------------------------------------------------------------------------
+
+    async def _advance(self, activation: Activation) -> None:
+        reference = self._contexts.born(activation.id, activation.context)
+        try:
+            ending = await self._walk(activation)
+            await self._finish(activation, ending)
+        except (FencedError, ClosedError) as error:
+            log.warning("run %s left memory without a record: %s", activation.id, error)
+            return
+        finally:
+            self._contexts.ended(reference)
+            self._scheduler.left(activation)
+        self._on_left(activation, ending)
+
+    async def _walk(self, activation: Activation) -> Ending:
+        row, flow = activation.row, activation.flow
+        if row.request is not None and not (row.request == "cancel" and cleans_up(flow)):
+            return stopped(row.request)
+        loop = asyncio.get_running_loop()
+        timer = None
+        if row.deadline_at is not None:
+            timer = loop.call_later(max(0.0, row.deadline_at - time()), _expire, activation)
+        elif row.request is not None:
+            timer = loop.call_soon(_cancel, activation)
+        try:
+            return await self._outcome(activation)
+        finally:
+            if timer is not None:
+                timer.cancel()
+
+    async def _outcome(self, activation: Activation) -> Ending:
+        """Walk, and turn whatever ends the walk into an ending."""
+        try:
+            await activation.walk()
+            return Ending(State.SUCCEEDED, outputs=self._outputs(activation))
+        except Parked:
+            return self._parked(activation)
+        except OperatorNeeded as need:
+            return Ending(State.NEEDS_OPERATOR, error=str(need), error_path=need.path)
+        except BlockFailed as failure:
+            retry = retry_policy(activation)
+            return failed(failure, activation.row.attempt, retry, time())
+        except asyncio.CancelledError:
+            if activation.stopping is None:
+                activation.stopping = "release"
+            return stopped(activation.stopping)
+        except Exception as error:
+            log.exception("run %s: the engine itself failed", activation.id)
+            return Ending(State.FAILED, error=f"internal error: {error!r}", error_kind=type(error).__name__)
+
+    def _outputs(self, activation: Activation) -> dict[str, Any]:
+        try:
+            return activation.flow.outputs.evaluate(activation.context.scope)
+        except FlatwaterError as error:
+            raise BlockFailed("-1", "outputParams", str(error), type(error).__name__) from None
+
+    def _parked(self, activation: Activation) -> Ending:
+        if activation.stopping is not None and activation.stopping != "release":
+            return stopped(activation.stopping)
+        if activation.stopping == "release" and not activation.waits.touched:
+            return stopped("release")
+        dues = [due for due in (activation.waits.due_at(), activation.row.deadline_at) if due is not None]
+        return Ending(State.WAITING, due_at=min(dues, default=None))
+
+    # ---- the record of the end ------------------------------------------------------------------
+
+    async def _finish(self, activation: Activation, ending: Ending) -> None:
+        """Write how the run left memory; return when that is durable."""
+        row, put = activation.row, self._services.store.writer.put
+        if ending.ended:
+            await self._end(activation, ending)
+        elif ending.state == State.QUEUED and ending.due_at is not None:
+            rank = ending.due_at - row.priority * self._services.options.ageing_s
+            await put(
+                runs.again(
+                    row.id, row.epoch, row.attempt + 1, ending.due_at, rank,
+                    ending.error, ending.error_path, ending.error_kind,
+                )
+            )  # fmt: skip
+            self._scheduler.due(ending.due_at)
+        elif ending.state == State.QUEUED:
+            await put(runs.again(row.id, row.epoch, row.attempt, time(), row.rank))
+        else:
+            await self._park(activation, ending)
+
+    async def _park(self, activation: Activation, ending: Ending) -> None:
+        row = activation.row
+        wait = activation.waits.summary()
+        if ending.state == State.NEEDS_OPERATOR:
+            wait = [
+                {"path": ending.error_path, "kind": "operator", "key": row.id, "reason": ending.error, "since": time()}
+            ]
+        op = runs.park(row.id, row.epoch, ending.state, dump(wait), ending.due_at)
+        await self._services.store.writer.put(op)
+        if ending.due_at is not None:
+            self._scheduler.due(ending.due_at)
+        self._scheduler.ready()
+
+    async def _end(self, activation: Activation, ending: Ending) -> None:
+        row, writer = activation.row, self._services.store.writer
+        outputs = dump(ending.outputs) if ending.outputs else None
+        facts = (ending.state, time(), outputs, ending.error, ending.error_path, ending.error_kind)
+        ops = [runs.end(row.id, row.epoch, *facts)]
+        ops.extend(waiters.delete(row.id, path) for path in activation.waits.rows())
+        grant = None
+        if row.parent_id is not None and row.parent_path is not None:
+            grant = {"state": ending.state, "outputs": ending.outputs or {}, "error": ending.error}
+            ops.extend(waiters.child_ended(row.id, row.parent_id, dump(grant)))
+        commit = writer.put(*ops)
+        if activation.holds_sites and self._releases(activation, ending):
+            self._scheduler.granted(await writer.call(sites.release, row.id, time()))
+        await commit
+        if activation.used_robot and self._services.robots is not None:
+            await self._services.robots.release_run(row.id)
+        if grant is not None:
+            assert row.parent_id is not None
+            self._scheduler.granted([Grant(row.parent_id, row.parent_path or "", dump(grant), None)])
+
+    def _releases(self, activation: Activation, ending: Ending) -> bool:
+        policy = activation.flow.release
+        return policy == "always" or (policy == "failure" and ending.state != State.SUCCEEDED)
+
+
+def retry_policy(activation: Activation) -> Retry | None:
+    """What the submission said of retries, else what the definition says."""
+    policy = activation.row.policy
+    stated = policy.get("retry") if policy else None
+    return Retry(**stated) if stated else activation.flow.retry
+
+
+def cleans_up(flow: Flow) -> bool:
+    """Whether a cancel must walk a ``catch`` branch before the run may end."""
+    tries = [node for node in flow.nodes if node.type == "TryCatchBp"]
+    return any(not node.params.constant or not node.params.evaluate({})["ignoreAbort"] for node in tries)
+
+
+def _expire(activation: Activation) -> None:
+    activation.stop("timeout", at_once=True)
+
+
+def _cancel(activation: Activation) -> None:
+    activation.stop("cancel", at_once=True)

@@ -1,0 +1,238 @@
+"""The waits of one activation, and the decision to leave memory.
+
+A short wait stays in memory. When every live branch waits and nothing is due soon, or when other
+runs queue for the place, all waits go to the store as rows and the activation ends (`Parked`).
+A wait that was granted meanwhile makes the store queue the run again at once, so none is lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from time import time
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from flatwater.engine.signal import Parked, WaitTimeout
+from flatwater.errors import RunError
+
+if TYPE_CHECKING:
+    from flatwater.engine.activation import Activation
+    from flatwater.engine.definition import Node
+
+_PARK = object()
+_DUE = object()
+
+
+class Wait(msgspec.Struct, eq=False):
+    """One block that waits: for what, since when, until when."""
+
+    path: str
+    kind: str
+    key: str
+    reason: str
+    since: float
+    due_at: float | None
+    want: str | None = None
+    granted: Any = None
+    stored: bool = False
+    future: asyncio.Future[Any] | None = None
+
+
+class Waits:
+    """Open waits and live branches of an activation."""
+
+    def __init__(self, run: Activation, stored: dict[str, Wait]) -> None:
+        self._run = run
+        self._stored = stored
+        self._open: dict[str, Wait] = {}
+        self._early: dict[str, Any] = {}
+        self._deadlines: dict[str, float] = {}
+        self._parked_deadlines: tuple[float, ...] = ()
+        self._branches = 1
+        self._timer: asyncio.TimerHandle | None = None
+        self.touched = bool(stored)
+
+    # ---- branches: how many could still do something --------------------------------------------
+
+    def fork(self, count: int) -> None:
+        self._branches += count - 1
+
+    def branch_ended(self) -> None:
+        self._branches -= 1
+        self._settle()
+
+    def join(self) -> None:
+        self._branches += 1
+
+    # ---- waiting --------------------------------------------------------------------------------
+
+    async def sleep(self, path: str, seconds: float, reason: str) -> None:
+        """Return when ``seconds`` have passed since this wait was first begun."""
+        wait = self._stored.get(path)
+        if wait is None:
+            if seconds <= 0:
+                await asyncio.sleep(0)
+                return
+            now = time()
+            wait = Wait(path, "timer", self._run.id, reason, now, now + seconds)
+            if seconds > self._run.services.options.park_after_s:
+                self._store(wait)
+        if wait.granted is None:
+            await self._until(wait)
+        if wait.stored:
+            self._stored.pop(path, None)
+            self._run.journal.end_wait(path)
+
+    async def grant(self, wait: Wait, *, insert: bool) -> Any:
+        """Return what ``wait`` is granted; raise ``WaitTimeout`` when its time is over.
+
+        ``insert`` is false when a transaction has written the row already. The row stays until the
+        block ends, so that a replay finds what was granted.
+        """
+        known = self._stored.get(wait.path)
+        if known is None:
+            known = wait
+            if insert:
+                self._store(wait)
+            else:
+                wait.stored = True
+                self._stored[wait.path] = wait
+                self.touched = True
+        known.granted = self._early.pop(wait.path, known.granted)
+        if known.granted is None and await self._until(known) is _DUE:
+            raise WaitTimeout(f"waited {time() - known.since:.1f} s for {known.reason}", where=wait.path)
+        return known.granted
+
+    def stored(self, path: str) -> Wait | None:
+        """The wait that an earlier activation, or this one, has in the store."""
+        return self._stored.get(path)
+
+    def rows(self) -> list[str]:
+        """The paths of all rows that this run has in the store."""
+        return list(self._stored)
+
+    def kinds(self) -> set[str]:
+        return {wait.kind for wait in self._stored.values()}
+
+    def ended(self, path: str) -> list[str]:
+        """Forget the waits of a block that has ended; returns the paths whose rows must go."""
+        if not self._stored:
+            return []
+        mine = [p for p in self._stored if p == path or p.startswith(f"{path}#")]
+        for p in mine:
+            del self._stored[p]
+        return mine
+
+    def _store(self, wait: Wait) -> None:
+        wait.stored = True
+        self._stored[wait.path] = wait
+        self.touched = True
+        self._run.journal.wait(wait, self._run.row.rank)
+
+    async def _until(self, wait: Wait) -> Any:
+        loop = asyncio.get_running_loop()
+        wait.future = future = loop.create_future()
+        timer = None
+        if wait.due_at is not None:
+            timer = loop.call_later(max(0.0, wait.due_at - time()), _finish, future, _DUE)
+        self._open[wait.path] = wait
+        self._settle()
+        try:
+            end = await future
+        finally:
+            if timer is not None:
+                timer.cancel()
+            del self._open[wait.path]
+            wait.future = None
+            self._unsettle()
+        if end is _PARK:
+            raise Parked
+        return end
+
+    def wake(self, path: str, granted: Any) -> None:
+        """A wait was granted, perhaps before the block that inserted its row has heard of that."""
+        wait = self._stored.get(path)
+        if wait is None:
+            self._early[path] = granted
+            return
+        wait.granted = granted
+        if wait.future is not None:
+            _finish(wait.future, None)
+
+    # ---- deadlines ------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def deadline(self, node: Node, path: str) -> AsyncIterator[None]:
+        """Fail the block when it takes longer than its time-out, counted over all activations."""
+        assert node.timeout_s is not None
+        at = self._run.begun_at(node, path) + node.timeout_s
+        self._deadlines[path] = at
+        try:
+            async with asyncio.timeout(max(0.0, at - time())) as scope:
+                yield
+        except TimeoutError:
+            if not scope.expired():
+                raise
+            raise RunError(f"took longer than its time-out of {node.timeout_s:g} s", where=path) from None
+        finally:
+            del self._deadlines[path]
+
+    # ---- leaving memory -------------------------------------------------------------------------
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing in the run can go on by itself now."""
+        return bool(self._open) and len(self._open) >= self._branches
+
+    def due_at(self) -> float | None:
+        """When the run must be looked at again, if nothing wakes it before."""
+        dues = [wait.due_at for wait in self._parked_waits() if wait.due_at is not None]
+        return min([*dues, *self._parked_deadlines], default=None)
+
+    def summary(self) -> list[dict[str, Any]]:
+        """What the run waits for, for its record."""
+        return [
+            {"path": w.path, "kind": w.kind, "key": w.key, "reason": w.reason, "since": w.since, "due_at": w.due_at}
+            for w in self._parked_waits()
+        ]
+
+    def _parked_waits(self) -> list[Wait]:
+        return [wait for wait in self._stored.values() if wait.granted is None]
+
+    def _settle(self) -> None:
+        if not self.idle:
+            return
+        services = self._run.services
+        services.idle(self._run)
+        nearest = min((w.due_at for w in self._open.values() if w.due_at is not None), default=None)
+        after = services.options.park_after_s
+        if nearest is not None and nearest - time() <= after:
+            return
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(after, self.park)
+
+    def _unsettle(self) -> None:
+        self._run.services.busy(self._run)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def park(self) -> None:
+        """Send every open wait to the store and end the activation, if nothing else executes."""
+        self._timer = None
+        if not self.idle and self._run.stopping is None:
+            return
+        self._parked_deadlines = tuple(self._deadlines.values())
+        for wait in self._open.values():
+            if not wait.stored:
+                self._store(wait)
+            assert wait.future is not None
+            _finish(wait.future, _PARK)
+
+
+def _finish(future: asyncio.Future[Any], result: Any) -> None:
+    if not future.done():
+        future.set_result(result)

@@ -6,9 +6,7 @@ Everything it holds is bounded and shown (`statistics`); everything it has accep
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-import math
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from time import time
@@ -20,48 +18,37 @@ import msgspec
 from flatwater.bounded import Fanout, Ledger, TaskGroup
 from flatwater.engine.activation import Activation
 from flatwater.engine.block import Registry, kind_of
+from flatwater.engine.blocks import builtin
 from flatwater.engine.context import ContextStatistics, ContextWatch
 from flatwater.engine.definition import check_inputs
 from flatwater.engine.ending import Ending
 from flatwater.engine.journal import dump
 from flatwater.engine.library import CALL, Library
 from flatwater.engine.option import EngineOptions
+from flatwater.engine.news import NewsLoop
+from flatwater.engine.result import Outcome, Results
 from flatwater.engine.runner import Runner
 from flatwater.engine.scheduler import Scheduler, SchedulerStatistics
 from flatwater.engine.service import Services
+from flatwater.engine.submission import Origin, Submission, new_run
 from flatwater.engine.trigger import Triggers
 from flatwater.engine.web import Web
-from flatwater.errors import InputError, LimitError, NotFoundError
 from flatwater.store import event as events
 from flatwater.store import run as runs
 from flatwater.store import site as sites
 from flatwater.store import step as steps
-from flatwater.store.ident import child_id, new_id
-from flatwater.store.run import NewRun, RunRow
+from flatwater.store.run import NewRun
 from flatwater.store.state import ENDED, State
 
 if TYPE_CHECKING:
-    from flatwater.engine.call import Call
     from flatwater.engine.definition import Flow
     from flatwater.engine.driver import RobotDriver
     from flatwater.store import Store
     from flatwater.store.definition import Definition
 
 log = logging.getLogger(__name__)
-MAX_DELAY_S = 10 * 366 * 86_400.0
-MAX_PRIORITY = 1_000_000
 WATCH_S = 5.0
-RECHECK_S = 10.0
-
-
-class Outcome(msgspec.Struct, frozen=True):
-    """How a run ended: ``state`` is SUCCEEDED, FAILED or CANCELED."""
-
-    id: str
-    state: State
-    outputs: dict[str, Any]
-    error: str | None = None
-    error_path: str | None = None
+"""How often the contexts of ended runs are looked for."""
 
 
 class EngineStatistics(msgspec.Struct, frozen=True):
@@ -95,7 +82,7 @@ class Engine:
     ) -> None:
         self.store = store
         self.options = options or EngineOptions()
-        self.registry = registry or Registry.default()
+        self.registry = registry or builtin()
         self.ledger = ledger or Ledger()
         self.library = Library(store, self.registry, self.options.max_flows)
         self.events: Fanout[dict[str, Any]] = Fanout(
@@ -124,7 +111,8 @@ class Engine:
         self.triggers = Triggers(self)
         self._bind()
         self._stack = AsyncExitStack()
-        self._awaited: dict[str, list[asyncio.Future[Outcome]]] = {}
+        self._results = Results(store)
+        self._news = NewsLoop(store, self.scheduler, self._results, self.options.poll_s)
         self._submitted = 0
         self._ended = dict.fromkeys((str(state) for state in sorted(ENDED)), 0)
 
@@ -161,7 +149,7 @@ class Engine:
 
                 self.services.robots = await stack.enter_async_context(RobotBridge(self.services))
             stack.push_async_callback(self.drain, 0.0)
-            for loop in (self.scheduler.run, self._poll, self._watch, self.triggers.run):
+            for loop in (self.scheduler.run, self._news.run, self._watch, self.triggers.run):
                 self._loops.start(loop(), name=loop.__qualname__)
             self._stack = stack.pop_all()
         return self
@@ -170,9 +158,7 @@ class Engine:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._stack.aclose()
-        for futures in self._awaited.values():
-            for future in futures:
-                future.cancel()
+        self._results.close()
 
     def stop_claiming(self) -> None:
         """Take no further run into memory."""
@@ -195,78 +181,31 @@ class Engine:
 
     # ---- submitting -----------------------------------------------------------------------------
 
-    async def submit(
-        self,
-        definition_id: str,
-        inputs: Mapping[str, Any] | None = None,
-        *,
-        priority: int = 0,
-        delay_s: float = 0.0,
-        due_at: float | None = None,
-        idempotency_key: str | None = None,
-        retry: Mapping[str, Any] | None = None,
-        timeout_s: float | None = None,
-        trigger_id: str | None = None,
-        parent: Call | None = None,
-    ) -> str:
+    async def submit(self, definition_id: str, inputs: Mapping[str, Any] | None = None, **wish: Any) -> str:
         """Accept a run; it is durable when this returns its id.
 
         ``priority``: higher is sooner; one step outweighs ``ageing_s`` seconds of waiting.
-        ``delay_s``/``due_at``: not before. ``idempotency_key``: the same key again returns the
+        ``delay_s`` or ``due_at``: not before. ``idempotency_key``: the same key again returns the
         same run. ``retry``: ``{max_attempts, delay_s, factor, max_delay_s, jitter}``.
-        Raises ``NotFoundError``, ``DefinitionError`` (inputs), ``ConflictError`` (key used for
-        another run), ``StoreError`` (nothing stored).
+        ``timeout_s``: the run fails when it takes longer.
+        Raises ``NotFoundError``, ``DefinitionError`` (inputs), ``InputError``, ``ConflictError``
+        (the key was used for another run), ``StoreError`` (nothing was stored).
         """
         definition = await self.library.current(definition_id)
         flow = await self.library.flow(definition.hash)
-        new = self._new_run(
-            definition_id, definition.label, definition.version, definition.hash,
-            check_inputs(flow, inputs or {}), flow, priority, delay_s, due_at, retry, timeout_s,
-        )  # fmt: skip
-        new = msgspec.structs.replace(new, out_order_no=idempotency_key, trigger_id=trigger_id)
-        if parent is not None:
-            new = self._child(new, parent)
-        return await self._accept(new, flow)
+        origin = Origin(definition_id, definition.label, definition.version, definition.hash, flow.timeout_s)
+        return await self._accept(origin, flow, check_inputs(flow, inputs or {}), Submission(**wish))
 
-    async def submit_call(self, block: Any, /, **inputs: Any) -> str:
+    async def submit_call(self, block: Any, /, inputs: Mapping[str, Any] | None = None, **wish: Any) -> str:
         """Run a single `@block` function, or a block type by name, as a run of its own."""
         kind = self.registry.require(block) if isinstance(block, str) else kind_of(block)
         flow = self.library.call_flow(kind)
         hash = CALL + kind.type
-        new = self._new_run(hash, kind.type, 1, hash, inputs, flow, 0, 0.0, None, None, None)
-        return await self._accept(new, flow)
+        origin = Origin(hash, kind.type, 1, hash, None)
+        return await self._accept(origin, flow, inputs or {}, Submission(**wish))
 
-    def _new_run(
-        self, definition_id: str, label: str, version: int, hash: str, inputs: dict[str, Any], flow: Flow,
-        priority: int, delay_s: float, due_at: float | None, retry: Mapping[str, Any] | None, timeout_s: float | None,
-    ) -> NewRun:  # fmt: skip
-        now = time()
-        check_number("priority", priority, -MAX_PRIORITY, MAX_PRIORITY)
-        check_number("delay_s", delay_s, 0, MAX_DELAY_S)
-        due = check_number("due_at", due_at if due_at is not None else now + delay_s, 0, now + MAX_DELAY_S)
-        limit_s = timeout_s if timeout_s is not None else flow.timeout_s
-        if limit_s is not None:
-            check_number("timeout_s", limit_s, 0, MAX_DELAY_S)
-        later = due > now
-        return NewRun(
-            id=new_id(), definition_id=definition_id, label=label, version=version, hash=hash,
-            state=State.QUEUED, queue="due" if later else "ready",
-            rank=due - priority * self.options.ageing_s, due_at=due, priority=priority, created_at=now,
-            deadline_at=None if limit_s is None else due + limit_s,
-            inputs=dump(inputs), policy=dump({"retry": check_retry(retry)}) if retry else None,
-        )  # fmt: skip
-
-    def _child(self, new: NewRun, parent: Call) -> NewRun:
-        if parent.depth + 1 > self.options.max_run_depth:
-            raise LimitError(
-                f"sub-tasks nest deeper than max_run_depth ({self.options.max_run_depth})", where=parent.path
-            )
-        return msgspec.structs.replace(
-            new, id=child_id(parent.run_id, parent.path), parent_id=parent.run_id, parent_path=parent.path,
-            depth=parent.depth + 1,
-        )  # fmt: skip
-
-    async def _accept(self, new: NewRun, flow: Flow) -> str:
+    async def _accept(self, origin: Origin, flow: Flow, inputs: Mapping[str, Any], wish: Submission) -> str:
+        new = new_run(origin, inputs, wish, self.options.ageing_s, self.options.max_run_depth)
         writer = self.store.writer
         await writer.room()
         self._submitted += 1
@@ -339,7 +278,7 @@ class Engine:
             return
         requested = await self.store.writer.call(runs.request, run_id, what, time())
         if requested.done:
-            await self._told(run_id)
+            await self._results.look(run_id)
         else:
             self.scheduler.ready()
 
@@ -383,30 +322,12 @@ class Engine:
 
     async def result(self, run_id: str, timeout_s: float | None = None) -> Outcome:
         """Wait for the end of a run. Raises ``TimeoutError``, ``NotFoundError``."""
-        future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        self._awaited.setdefault(run_id, []).append(future)
-        try:
+
+        async def first() -> None:
             if run_id not in self.scheduler.active:
-                await self._told(run_id)
-            async with asyncio.timeout(timeout_s):
-                return await future
-        finally:
-            futures = self._awaited.get(run_id, [])
-            with contextlib.suppress(ValueError):
-                futures.remove(future)
-            if not futures:
-                self._awaited.pop(run_id, None)
+                await self._results.look(run_id)
 
-    async def _told(self, run_id: str) -> None:
-        """Tell those who await a run, when the store says that it has ended."""
-        row = await self.store.read(runs.get, run_id)
-        if row.state in ENDED:
-            self._resolve(outcome(row))
-
-    def _resolve(self, result: Outcome) -> None:
-        for future in self._awaited.pop(result.id, ()):
-            if not future.done():
-                future.set_result(result)
+        return await self._results.wait(run_id, timeout_s, first)
 
     # ---- what activations report ----------------------------------------------------------------
 
@@ -415,8 +336,8 @@ class Engine:
         self._emit_run(row.id, ending.state, row.definition_id, row.label)
         if ending.ended:
             self._ended[ending.state] += 1
-            if row.id in self._awaited:
-                self._resolve(Outcome(row.id, ending.state, ending.outputs or {}, ending.error, ending.error_path))
+            if row.id in self._results:
+                self._results.resolve(Outcome(row.id, ending.state, ending.outputs or {}, ending.error, ending.error_path))
 
     def _emit_run(self, run_id: str, state: str, definition: str, label: str) -> None:
         if self.events.wanted:
@@ -428,43 +349,8 @@ class Engine:
         if self.events.wanted:
             self.events.publish({"type": "block", "run_id": run_id, "path": path, "name": name, "state": state})
 
-    # ---- loops ----------------------------------------------------------------------------------
-
-    async def _poll(self) -> None:
-        """Learn what other processes did: one query for all runs, never one per run."""
-        checked = time()
-        while True:
-            await asyncio.sleep(self.options.poll_s)
-            try:
-                await self._poll_once()
-                if time() - checked > RECHECK_S:
-                    checked = time()
-                    await self._recheck()
-            except Exception:
-                log.exception("could not ask the store for news")
-
-    async def _poll_once(self) -> None:
-        news = await self.store.read(runs.news, self.store.worker)
-        for run_id, request in news.requests:
-            activation = self.scheduler.active.get(run_id)
-            if activation is not None and activation.stopping is None:
-                activation.stop(request, at_once=request == "cancel")
-        self.scheduler.granted(news.grants)
-        if news.ready:
-            self.scheduler.ready()
-        if news.next_due is not None:
-            self.scheduler.due(news.next_due)
-        for run_id in [run_id for run_id in self._awaited if run_id not in self.scheduler.active]:
-            with contextlib.suppress(NotFoundError):
-                await self._told(run_id)
-
-    async def _recheck(self) -> None:
-        """Safety nets: runs of processes that died, sites that nobody was offered."""
-        if await self.store.take_over(time()):
-            self.scheduler.ready()
-        self.scheduler.granted(await self.store.writer.call(sites.offer_all, time()))
-
     async def _watch(self) -> None:
+        """Prove that contexts die with their runs."""
         while True:
             await asyncio.sleep(WATCH_S)
             for report in self._contexts.check():
@@ -477,30 +363,5 @@ class Engine:
             submitted=self._submitted,
             ended=dict(self._ended),
             flows=len(self.library),
-            awaited=sum(len(futures) for futures in self._awaited.values()),
+            awaited=len(self._results),
         )
-
-
-def outcome(row: RunRow) -> Outcome:
-    outputs = msgspec.json.decode(row.outputs) if row.outputs else {}
-    return Outcome(row.id, State(row.state), outputs, row.error, row.error_path)
-
-
-def check_number(name: str, value: Any, least: float, most: float) -> float:
-    """A finite number within bounds, or ``InputError`` that names it."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise InputError(f"{name} must be a finite number, not {value!r}", where=name)
-    if not least <= value <= most:
-        raise InputError(f"{name} is {value}, not within {least:g} … {most:g}", where=name)
-    return float(value)
-
-
-def check_retry(retry: Mapping[str, Any]) -> dict[str, Any]:
-    """A retry policy of a submission, checked."""
-    known = {"max_attempts": (1, 1_000), "delay_s": (0, MAX_DELAY_S), "factor": (1, 100),
-             "max_delay_s": (0, MAX_DELAY_S), "jitter": (0, 1)}  # fmt: skip
-    for name in retry:
-        if name not in known:
-            raise InputError(f"retry has no {name!r}; it knows {', '.join(known)}", where="retry")
-        check_number(f"retry.{name}", retry[name], *known[name])
-    return dict(retry)

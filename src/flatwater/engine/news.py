@@ -1,0 +1,91 @@
+"""What other processes did: one query per process each ``poll_s``, never one per run."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from time import time
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from flatwater.errors import NotFoundError
+from flatwater.store import run as runs
+from flatwater.store import site as sites
+from flatwater.store import waiter as waiters
+from flatwater.store.waiter import Grant
+
+if TYPE_CHECKING:
+    from flatwater.engine.result import Results
+    from flatwater.engine.scheduler import Scheduler
+    from flatwater.store import Store
+    from flatwater.store.transaction import Transaction
+
+log = logging.getLogger(__name__)
+RECHECK_S = 10.0
+"""How often sites are offered again and dead processes looked for, as a safety net."""
+
+
+class News(msgspec.Struct, frozen=True):
+    """``requests``: (run, cancel or pause); ``ready``: runs to claim; ``next_due``: the next time."""
+
+    requests: list[tuple[str, str]]
+    grants: list[Grant]
+    ready: bool
+    next_due: float | None
+
+
+def news(tx: Transaction, worker: str) -> News:
+    """All that concerns this process, in one snapshot."""
+    return News(
+        requests=runs.requests(tx, worker),
+        grants=waiters.granted(tx, worker),
+        ready=runs.ready_count(tx, 1) > 0,
+        next_due=runs.next_due(tx),
+    )
+
+
+class NewsLoop:
+    """Asks the store and tells the scheduler."""
+
+    def __init__(self, store: Store, scheduler: Scheduler, results: Results, poll_s: float) -> None:
+        self._store = store
+        self._scheduler = scheduler
+        self._results = results
+        self._poll_s = poll_s
+
+    async def run(self) -> None:
+        checked = time()
+        while True:
+            await asyncio.sleep(self._poll_s)
+            try:
+                await self._ask()
+                if time() - checked > RECHECK_S:
+                    checked = time()
+                    await self._recheck()
+            except Exception:
+                log.exception("could not ask the store for news")
+
+    async def _ask(self) -> None:
+        scheduler, worker = self._scheduler, self._store.worker
+        assert worker is not None
+        found = await self._store.read(news, worker)
+        for run_id, request in found.requests:
+            activation = scheduler.active.get(run_id)
+            if activation is not None and activation.stopping is None:
+                activation.stop(request, at_once=request == "cancel")
+        scheduler.granted(found.grants)
+        if found.ready:
+            scheduler.ready()
+        if found.next_due is not None:
+            scheduler.due(found.next_due)
+        for run_id in self._results:
+            if run_id not in scheduler.active:
+                with contextlib.suppress(NotFoundError):
+                    await self._results.look(run_id)
+
+    async def _recheck(self) -> None:
+        if await self._store.take_over(time()):
+            self._scheduler.ready()
+        self._scheduler.granted(await self._store.writer.call(sites.offer_free, time()))

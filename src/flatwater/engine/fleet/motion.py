@@ -89,3 +89,8 @@ def plan(plant: Plant, place: Place, target: str, begins_at: float, metres_per_s
         at, x, y = at + length / metres_per_s, node.x, node.y
         waypoints.append(Waypoint(at, x, y, name))
     return Trip(tuple(waypoints))
+
+
+def stay(place: Place, at: float) -> Trip:
+    """A trip that leads nowhere."""
+    return Trip((Waypoint(at, place.x, place.y, place.node),))

@@ -251,6 +251,7 @@ worker = _table(
     Column("pid", Integer, nullable=False),
     Column("started_at", Double, nullable=False),
     Column("lease_at", Double, nullable=False),
+    Column("batch", BigInteger, nullable=False, server_default=text("0")),
 )
 
 cache = _table(

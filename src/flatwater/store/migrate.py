@@ -1,0 +1,126 @@
+"""Bring a database to the schema of this version. Alembic is imported only when there is something to migrate."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import create_engine, create_mock_engine, pool
+from sqlalchemy.engine import Connection as SqlConnection
+
+from flatwater.errors import StoreError
+from flatwater.store import schema
+from flatwater.store.dialect import Connection, Dialect, choose
+from flatwater.store.migrations import HEAD
+
+VERSION_TABLE = "alembic_version"
+
+
+def prepare(dialect: Dialect, connection: Connection) -> None:
+    """Create the tables in an empty database; otherwise see that it has the right version.
+
+    Raises:
+        StoreError: another version, or a database of something else.
+    """
+    found = version(dialect, connection)
+    if found is None:
+        found = _create(dialect, connection)
+    if found != HEAD:
+        older = found < HEAD
+        hint = "run `flatwater db upgrade`" if older else "it was written by a newer Flatwater: use that one"
+        raise StoreError(f"the database has schema {found}, this program needs {HEAD}", where=dialect.place, hint=hint)
+
+
+def version(dialect: Dialect, connection: Connection) -> str | None:
+    """The stored revision; None for an empty database."""
+    tables = dialect.tables(connection)
+    if VERSION_TABLE in tables:
+        row = dialect.execute(connection, f"SELECT version_num FROM {VERSION_TABLE}", {}).fetchone()  # noqa: S608
+        return str(row[0]) if row else "none"
+    if tables:
+        some = ", ".join(sorted(tables)[:3])
+        raise StoreError(
+            f"the database is of another program (tables {some}, …)", where=dialect.place, hint="give another path"
+        )
+    return None
+
+
+def _create(dialect: Dialect, connection: Connection) -> str:
+    """All tables at once, or none. Of several processes that come at the same time, one creates."""
+    with dialect.exclusive(connection):
+        found = version(dialect, connection)
+        if found is not None:
+            return found
+        for statement in ddl(dialect):
+            dialect.execute(connection, statement, {})
+        dialect.execute(connection, f"CREATE TABLE {VERSION_TABLE} (version_num VARCHAR(32) NOT NULL PRIMARY KEY)", {})
+        dialect.execute(connection, f"INSERT INTO {VERSION_TABLE} VALUES ('{HEAD}')", {})  # noqa: S608
+    return HEAD
+
+
+def ddl(dialect: Dialect) -> list[str]:
+    """The statements that create every table and index."""
+    statements: list[str] = []
+    engine = create_mock_engine(dialect.url, lambda clause, *_, **__: statements.append(_text(clause, dialect)))
+    schema.metadata.create_all(engine, checkfirst=False)
+    return statements
+
+
+def _text(clause: Any, dialect: Dialect) -> str:
+    return str(clause.compile(dialect=dialect.sql))
+
+
+def upgrade(url: str) -> str:
+    """Apply all missing migrations; returns the revision reached.
+
+    Raises:
+        StoreError: the database cannot be opened or is of another program.
+    """
+    from alembic import command
+
+    dialect = choose(url)
+    connection = dialect.connect()
+    try:
+        if version(dialect, connection) is None:
+            return _create(dialect, connection)
+    finally:
+        dialect.close(connection)
+    with _engine(dialect) as sql_connection:
+        command.upgrade(_config(sql_connection), "head")
+    return HEAD
+
+
+def check(url: str) -> list[str]:
+    """How the database's tables differ from this version's, [] when they do not."""
+    from alembic.autogenerate import compare_metadata
+    from alembic.migration import MigrationContext
+
+    dialect = choose(url)
+    with _engine(dialect) as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        return [str(difference) for difference in compare_metadata(context, schema.metadata)]
+
+
+class _engine:  # noqa: N801 - a context manager used like a function
+    """A connection of SQLAlchemy's own, which Alembic wants."""
+
+    def __init__(self, dialect: Dialect) -> None:
+        url = dialect.url
+        self._engine = create_engine(url, poolclass=pool.NullPool)
+
+    def __enter__(self) -> SqlConnection:
+        self._connection = self._engine.connect()
+        return self._connection
+
+    def __exit__(self, *_: object) -> None:
+        self._connection.commit()
+        self._connection.close()
+        self._engine.dispose()
+
+
+def _config(connection: SqlConnection) -> Any:
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", "flatwater.store:migrations")
+    config.attributes["connection"] = connection
+    return config

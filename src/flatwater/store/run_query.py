@@ -1,0 +1,111 @@
+"""Reading runs. Lists go by key, newest first, so that a page costs the same at any depth."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from sqlalchemy import ColumnElement, Select, bindparam, func, select, union_all
+
+from flatwater.errors import NotFoundError
+from flatwater.store import ident, schema
+from flatwater.store.dialect import members
+from flatwater.store.run_record import Page, RunFilter, RunRow, RunSummary
+from flatwater.store.state import RUN_STATES, State
+from flatwater.store.tx import Query, Tx
+
+_r = schema.run
+_ROW = [_r.c[name] for name in RunRow.__struct_fields__]
+_SUMMARY = [_r.c[name] for name in RunSummary.__struct_fields__]
+_LOCKED = RunRow.__struct_fields__.index("locked")
+_GET = Query(select(*_ROW).where(_r.c.id == bindparam("run_id")))
+_FIND = Query(select(_r.c.id).where(_r.c.out_order_no == bindparam("out_order_no")))
+_STATES = Query(select(_r.c.id, _r.c.state).where(members(_r.c.id, "ids")))
+_REQUESTS = Query(
+    select(_r.c.id, _r.c.request)
+    .where(_r.c.request.is_not(None), _r.c.worker == bindparam("worker_id"))
+    .order_by(_r.c.id)
+)
+_CHILDREN = Query(select(*_SUMMARY).where(_r.c.parent_id == bindparam("parent_id")).order_by(_r.c.id))
+_COUNT = Query(select(_r.c.state, func.count()).group_by(_r.c.state))
+
+
+def get(tx: Tx, run_id: str) -> RunRow:
+    """Raises NotFoundError."""
+    row = tx.first(_GET, run_id=run_id)
+    if row is None:
+        raise NotFoundError(f"run {run_id}")
+    fields = list(row)
+    fields[_LOCKED] = bool(fields[_LOCKED])
+    return RunRow(*fields)
+
+
+def find(tx: Tx, out_order_no: str) -> str | None:
+    """The run that has this key."""
+    run_id: str | None = tx.value(_FIND, out_order_no=out_order_no)
+    return run_id
+
+
+def states(tx: Tx, ids: Sequence[str]) -> dict[str, State]:
+    """Ids that are not stored are absent."""
+    return {run_id: State(state) for run_id, state in tx.all(_STATES, ids=list(ids))}
+
+
+def requests(tx: Tx, worker: str) -> list[tuple[str, str]]:
+    """(run id, "cancel" or "pause") of all runs in a worker's memory that were asked to: one query for all."""
+    return [(run_id, what) for run_id, what in tx.all(_REQUESTS, worker_id=worker)]
+
+
+def children(tx: Tx, run_id: str) -> list[RunSummary]:
+    """The runs that blocks of this run started, in order of id."""
+    return [RunSummary(*row) for row in tx.all(_CHILDREN, parent_id=run_id)]
+
+
+def count(tx: Tx, cap: int | None = None) -> dict[State, int]:
+    """Runs by state. It reads an index of all runs unless `cap` says how far to count each state."""
+    if cap is None:
+        return {State(state): number for state, number in tx.all(_COUNT)}
+    counts: dict[State, int] = {}
+    for state in RUN_STATES:
+        some = select(_r.c.id).where(_r.c.state == state.value).limit(cap).subquery()
+        number = tx.value(select(func.count()).select_from(some))
+        if number:
+            counts[state] = number
+    return counts
+
+
+def page(tx: Tx, filter: RunFilter, after: str | None = None, limit: int = 50) -> Page:  # noqa: A002
+    """Runs that pass the filter, newest first, those after the cursor `after` (the `next` of the page before)."""
+    wanted = _conditions(filter, after)
+    # One ordered scan of the index per state, merged: an IN list would sort everything that matches.
+    choices: Iterable[str | None] = dict.fromkeys(filter.states) or (None,)
+    parts = [_part(wanted, state, limit + 1) for state in choices]
+    if len(parts) == 1:
+        rows = tx.all(parts[0])
+    else:
+        merged = union_all(*(select(part.subquery()) for part in parts)).subquery()
+        rows = tx.all(select(merged).order_by(merged.c.id.desc()).limit(limit + 1))
+    items = [RunSummary(*row) for row in rows[:limit]]
+    return Page(items, items[-1].id if len(rows) > limit else None)
+
+
+def _part(wanted: list[ColumnElement[bool]], state: str | None, limit: int) -> Select[tuple[object, ...]]:
+    more = [] if state is None else [_r.c.state == state]
+    return select(*_SUMMARY).where(*wanted, *more).order_by(_r.c.id.desc()).limit(limit)
+
+
+def _conditions(filter: RunFilter, after: str | None) -> list[ColumnElement[bool]]:  # noqa: A002
+    equal = {
+        "definition_id": filter.definition,
+        "label": filter.label,
+        "parent_id": filter.parent,
+        "trigger_id": filter.trigger,
+        "out_order_no": filter.out_order_no,
+    }
+    wanted: list[ColumnElement[bool]] = [_r.c[name] == value for name, value in equal.items() if value is not None]
+    if after is not None:
+        wanted.append(_r.c.id < after)
+    if filter.since is not None:
+        wanted.append(_r.c.id >= ident.lower_bound(filter.since))
+    if filter.until is not None:
+        wanted.append(_r.c.id < ident.lower_bound(filter.until))
+    return wanted

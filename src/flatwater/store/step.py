@@ -1,0 +1,95 @@
+"""Steps: what each block of a run did. One row per block path; loops add their index to the path."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+from sqlalchemy import bindparam, select
+
+from flatwater.store import schema
+from flatwater.store.dialect import members
+from flatwater.store.statement import Op, Statement
+from flatwater.store.tx import Query, Tx
+
+
+class Step(msgspec.Struct, frozen=True):
+    """`progress` is what a flow block has decided (branch taken, loop index), `order_id` the outside order."""
+
+    path: str
+    block_id: int
+    name: str
+    type: str
+    state: str
+    attempt: int
+    started_at: float | None
+    ended_at: float | None
+    outputs: str | None
+    progress: str | None
+    order_id: str | None
+    error: str | None
+
+
+_s = schema.step
+_FIELDS = Step.__struct_fields__
+_COLUMNS = [_s.c[name] for name in _FIELDS]
+PUT = Statement("step.put", _s, "upsert", ("run_id", *_FIELDS), key=("run_id", "path"), large=(9, 10, 12))
+# Below a path come its children after "/" and its turns after "[": two ranges, with nothing else between.
+_BELOW = "SELECT s.run_id, s.path FROM {{rows}} AS v CROSS JOIN step AS s WHERE s.run_id = v.run_id AND {range}"
+DELETE = Statement(
+    "step.delete",
+    _s,
+    "text",
+    ("run_id", "slash", "zero", "bracket", "backslash"),
+    sql="DELETE FROM step WHERE (run_id, path) IN ("  # noqa: S608
+    + _BELOW.format(range="s.path > v.slash AND s.path < v.zero")
+    + " UNION ALL "
+    + _BELOW.format(range="s.path > v.bracket AND s.path < v.backslash")
+    + ")",
+)
+_LOAD = Query(select(_s.c.run_id, *_COLUMNS).where(members(_s.c.run_id, "ids")).order_by(_s.c.run_id, _s.c.path))
+_PAGE = Query(
+    select(*_COLUMNS)
+    .where(_s.c.run_id == bindparam("owner_id"), _s.c.path > bindparam("after"))
+    .order_by(_s.c.path)
+    .limit(bindparam("count"))
+)
+
+
+def put(
+    run_id: str,
+    path: str,
+    block_id: int,
+    name: str,
+    type: str,  # noqa: A002 - the column's name
+    state: str,
+    attempt: int,
+    started_at: float | None,
+    ended_at: float | None,
+    outputs: str | None = None,
+    progress: str | None = None,
+    order_id: str | None = None,
+    error: str | None = None,
+) -> Op:
+    """Insert the step, or replace all of it."""
+    return PUT, (
+        run_id, path, block_id, name, type, state, attempt, started_at, ended_at, outputs, progress, order_id, error,
+    )  # fmt: skip
+
+
+def delete(run_id: str, prefix: str) -> Op:
+    """Forget all steps below a path (its children and, for a loop, its turns); the path's own step stays."""
+    return DELETE, (run_id, prefix + "/", prefix + "0", prefix + "[", prefix + "\\")
+
+
+def load(tx: Tx, run_ids: Sequence[str]) -> dict[str, list[Step]]:
+    """The steps of many runs in one query, in order of path; every id has its list."""
+    found: dict[str, list[Step]] = {run_id: [] for run_id in run_ids}
+    for row in tx.all(_LOAD, ids=list(run_ids)):
+        found[row[0]].append(Step(*row[1:]))
+    return found
+
+
+def page(tx: Tx, run_id: str, after: str = "", limit: int = 1000) -> list[Step]:
+    """Steps in order of path, those after the path `after`."""
+    return [Step(*row) for row in tx.all(_PAGE, owner_id=run_id, after=after, count=limit)]

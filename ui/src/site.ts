@@ -1,0 +1,135 @@
+/** Sites: how a group is laid out on the map, and what one site is in words. */
+import { plural } from "./format";
+import type { Robot, Site } from "./type";
+
+export interface Lane {
+  name: string;
+  mouths: number;
+  /** From the mouth inwards. */
+  sites: Site[];
+}
+
+export type Layout = { kind: "lanes"; lanes: Lane[] } | { kind: "grid"; rows: Site[][] };
+
+export interface Group {
+  name: string;
+  sites: Site[];
+  layout: Layout;
+  summary: string;
+}
+
+const natural = new Intl.Collator("en", { numeric: true }).compare;
+
+export function bySiteOrder(a: Site, b: Site): number {
+  return a.order_no - b.order_no || natural(a.id, b.id);
+}
+
+export function groupsOf(sites: readonly Site[]): Group[] {
+  const groups = new Map<string, Site[]>();
+  for (const site of sites) {
+    const name = site.group ?? "";
+    const members = groups.get(name);
+    if (members) members.push(site);
+    else groups.set(name, [site]);
+  }
+  return [...groups]
+    .map(([name, members]) => ({ name, sites: members, layout: layoutOf(members), summary: summaryOf(members) }))
+    .sort((a, b) => natural(a.name, b.name));
+}
+
+function layoutOf(sites: Site[]): Layout {
+  if (sites.some((site) => site.lane !== null && site.depth !== null)) return { kind: "lanes", lanes: lanesOf(sites) };
+  return { kind: "grid", rows: gridRows([...sites].sort(bySiteOrder)) };
+}
+
+function lanesOf(sites: readonly Site[]): Lane[] {
+  const lanes = new Map<string, Site[]>();
+  for (const site of sites) {
+    const name = site.lane ?? "";
+    const members = lanes.get(name);
+    if (members) members.push(site);
+    else lanes.set(name, [site]);
+  }
+  return [...lanes]
+    .map(([name, members]) => ({
+      name,
+      mouths: Math.max(1, ...members.map((site) => site.mouths ?? 1)),
+      sites: members.sort((a, b) => (a.depth ?? 0) - (b.depth ?? 0)),
+    }))
+    .sort((a, b) => natural(a.name, b.name));
+}
+
+/** Racks are named by row: A-1, A-2, B-1 become two rows. Without such names there is one row that wraps. */
+function gridRows(sites: Site[]): Site[][] {
+  const rows = new Map<string, Site[]>();
+  for (const site of sites) {
+    const row = /^(.*?)[-_.]?\d+$/.exec(site.id)?.[1] ?? site.id;
+    const members = rows.get(row);
+    if (members) members.push(site);
+    else rows.set(row, [site]);
+  }
+  const found = [...rows.values()];
+  return found.length > 1 && found.every((row) => row.length > 1) ? found : [sites];
+}
+
+export function summaryOf(sites: readonly Site[]): string {
+  const filled = sites.filter((site) => site.filled).length;
+  const locked = sites.filter(isLocked).length;
+  const disabled = sites.filter((site) => !site.enabled).length;
+  const parts = [`${filled} of ${sites.length} filled`];
+  if (locked > 0) parts.push(`${locked} locked`);
+  if (disabled > 0) parts.push(`${disabled} disabled`);
+  return parts.join(", ");
+}
+
+export function isLocked(site: Site): boolean {
+  return site.locked_by !== null || Boolean(site.locked_text);
+}
+
+/** "BUF_3: filled with SKU7, locked by a run" */
+export function describeSite(site: Site): string {
+  const parts = [site.filled ? (site.content ? `filled with ${site.content}` : "filled") : "empty"];
+  if (site.locked_by) parts.push("locked by a run");
+  else if (site.locked_text) parts.push(`locked: ${site.locked_text}`);
+  if (!site.enabled) parts.push("disabled");
+  return `${site.id}: ${parts.join(", ")}`;
+}
+
+export function hasPlan(sites: readonly Site[]): boolean {
+  return sites.length > 0 && sites.every((site) => site.x !== null && site.y !== null);
+}
+
+export interface Box {
+  left: number;
+  top: number;
+  width: number;
+  height: number;
+}
+
+/** The rectangle that holds all these points with a margin, in the plan's own units. */
+export function boundsOf(points: readonly { x: number; y: number }[], margin: number): Box {
+  const xs = points.map((point) => point.x);
+  const ys = points.map((point) => point.y);
+  const left = Math.min(...xs) - margin;
+  const top = Math.min(...ys) - margin;
+  return { left, top, width: Math.max(...xs) + margin - left, height: Math.max(...ys) + margin - top };
+}
+
+/** The smallest distance between two sites: what the size of a drawn site may be. */
+export function pitchOf(points: readonly { x: number; y: number }[]): number {
+  let least = Number.POSITIVE_INFINITY;
+  for (let i = 0; i < points.length; i++) {
+    for (let j = i + 1; j < points.length; j++) {
+      const a = points[i] as { x: number; y: number };
+      const b = points[j] as { x: number; y: number };
+      const distance = Math.max(Math.abs(a.x - b.x), Math.abs(a.y - b.y));
+      if (distance > 0) least = Math.min(least, distance);
+    }
+  }
+  return Number.isFinite(least) ? least : 1;
+}
+
+export function describeRobots(robots: readonly Robot[]): string {
+  const busy = robots.filter((robot) => robot.run !== null).length;
+  return robots.length === 0 ? "No robots." : `${plural(robots.length, "robot")}, ${busy} at work.`;
+}

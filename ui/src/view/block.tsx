@@ -1,0 +1,73 @@
+/** What one block of a run did: times, outputs, error, wait. */
+import { now } from "../clock";
+import { Badge } from "../part/badge";
+import { Empty, Facts, JsonView } from "../part/panel";
+import { Moment, Span } from "../part/time";
+import { toRun } from "../route";
+import { describeWait } from "../run";
+import { nodeAt, type StepIndex } from "../tree";
+import type { Json, Step, TreeNode, Wait } from "../type";
+
+interface BlockPanelProps {
+  path: string | null;
+  root: TreeNode;
+  steps: StepIndex;
+  wait: Wait | null;
+}
+
+export function BlockPanel({ path, root, steps, wait }: BlockPanelProps) {
+  if (path === null) return <Empty icon="definitions">Choose a block on the left to see its outputs, its error and its times.</Empty>;
+  const node = nodeAt(root, path);
+  const step = steps.get(path);
+  if (!node && !step) return <Empty icon="definitions">This run has no block {path}.</Empty>;
+  const waits = wait ?? step?.wait ?? null;
+  return (
+    <div class="side-body">
+      <h3 class="block-name">
+        {step?.name || node?.name || `block ${path}`}
+        {step && <Badge state={step.state} />}
+      </h3>
+      {waits && step?.state === "WAITING" && <p class="sentence">{describeWait(waits, now.value)}</p>}
+      {step?.error && <p class="error-line">{step.error}</p>}
+      <Facts
+        items={[
+          ["Type", node?.type ?? step?.type ?? "–"],
+          ["Path", <span class="mono">{path}</span>],
+          ["Attempt", step?.attempt ?? "–"],
+          ["Started", <Moment at={step?.started_at} />],
+          ["Ended", <Moment at={step?.ended_at} />],
+          ["Took", <Span from={step?.started_at} to={step?.ended_at} />],
+        ]}
+      />
+      {node?.remark && <p class="quiet">{node.remark}</p>}
+      {step ? <Results step={step} /> : <p class="quiet">This block has not run.</p>}
+    </div>
+  );
+}
+
+function Results({ step }: { step: Step }) {
+  const child = childOf(step.outputs);
+  return (
+    <>
+      {child && (
+        <p>
+          <a href={toRun(child)}>Open the sub-task's run</a>
+        </p>
+      )}
+      <h3>Outputs</h3>
+      <JsonView value={step.outputs} label="the outputs" />
+      {step.progress != null && (
+        <>
+          <h3>Progress</h3>
+          <JsonView value={step.progress} label="the progress" />
+        </>
+      )}
+    </>
+  );
+}
+
+function childOf(outputs: Json | undefined): string | null {
+  if (outputs == null || typeof outputs !== "object" || Array.isArray(outputs)) return null;
+  const found = outputs.taskRecordId;
+  return typeof found === "string" ? found : null;
+}

@@ -1,0 +1,103 @@
+/** Sites and robots at their places in the hall. */
+import { boundsOf, describeSite, isLocked, pitchOf } from "../site";
+import type { Robot, Site } from "../type";
+
+interface PlanProps {
+  sites: readonly Site[];
+  robots: readonly Robot[];
+  chosen: string | null;
+  onChoose: (id: string) => void;
+}
+
+interface Placed {
+  x: number;
+  y: number;
+}
+
+const FILL = 0.86;
+const MIN_TEXT_PX = 11;
+/** The width of the drawing that the text is sized for; the SVG itself scales with the page. */
+const REFERENCE_PX = 800;
+
+export function Plan({ sites, robots, chosen, onChoose }: PlanProps) {
+  const placed = sites.filter((site): site is Site & Placed => site.x !== null && site.y !== null);
+  const moving = robots.filter((robot): robot is Robot & Placed => robot.x !== null && robot.y !== null);
+  const pitch = pitchOf(placed);
+  const box = boundsOf([...placed, ...moving], pitch);
+  const size = pitch * FILL;
+  // Text that would be too small to read is left to the title and to the panel beside the map.
+  const roomy = (size / box.width) * REFERENCE_PX > 4 * MIN_TEXT_PX;
+  return (
+    <svg class="card plan" viewBox={`${box.left} ${-box.top - box.height} ${box.width} ${box.height}`} role="group" aria-label="Plan of the hall">
+      {placed.map((site) => (
+        <PlanSite key={site.id} site={site} size={size} text={roomy} chosen={site.id === chosen} onChoose={onChoose} />
+      ))}
+      {moving.map((robot) => (
+        <PlanRobot key={robot.id} robot={robot} size={size} />
+      ))}
+    </svg>
+  );
+}
+
+interface PlanSiteProps {
+  site: Site & Placed;
+  size: number;
+  text: boolean;
+  chosen: boolean;
+  onChoose: (id: string) => void;
+}
+
+function PlanSite({ site, size, text, chosen, onChoose }: PlanSiteProps) {
+  const key = (event: KeyboardEvent) => {
+    if (event.key !== "Enter" && event.key !== " ") return;
+    event.preventDefault();
+    onChoose(site.id);
+  };
+  return (
+    <g
+      class="plan-site"
+      transform={`translate(${site.x} ${-site.y})`}
+      role="button"
+      tabIndex={0}
+      aria-label={describeSite(site)}
+      aria-pressed={chosen}
+      data-site={site.id}
+      data-filled={site.filled}
+      data-locked={isLocked(site)}
+      data-enabled={site.enabled}
+      onClick={() => onChoose(site.id)}
+      onKeyDown={key}
+    >
+      <title>{describeSite(site)}</title>
+      <rect x={-size / 2} y={-size / 2} width={size} height={size} rx={size * 0.1} stroke-width={size * 0.05} />
+      {!site.enabled && <path d={`M${-size / 2} ${-size / 2}L${size / 2} ${size / 2}`} stroke-width={size * 0.05} />}
+      {text && (
+        <text y={-size * 0.12} font-size={size * 0.2}>
+          {site.id}
+        </text>
+      )}
+      {text && (
+        <text class="plan-content" y={size * 0.22} font-size={size * 0.2}>
+          {site.filled ? (site.content ?? "filled") : ""}
+        </text>
+      )}
+      {isLocked(site) && (
+        <g transform={`translate(${size * 0.2} ${-size * 0.52}) scale(${size / 48})`}>
+          <path class="plan-lock" d="M4 7h8v6.5H4zM5.500 7V5a2.500 2.500 0 0 1 5 0v2" stroke-width="1.5" />
+        </g>
+      )}
+    </g>
+  );
+}
+
+function PlanRobot({ robot, size }: { robot: Robot & Placed; size: number }) {
+  return (
+    <g class="plan-robot" data-busy={robot.run !== null} style={{ transform: `translate(${robot.x}px, ${-robot.y}px)` }}>
+      <title>{`${robot.id}: ${robot.state}`}</title>
+      <circle r={size * 0.42} stroke-width={size * 0.06} />
+      <text font-size={size * 0.24} dy={size * 0.08}>
+        {robot.id.replace(/^.*?(\d+)$/, "$1").slice(0, 3)}
+      </text>
+    </g>
+  );
+}

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from time import time
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from flatwater.engine.call import Call
 from flatwater.engine.context import Context
 from flatwater.engine.flow import WALKS, Walk
@@ -49,7 +51,8 @@ class Activation:
         self.id = row.id
         self.row = row
         self.flow = flow
-        self.context = Context(row.inputs, task_scope(row))
+        inputs = msgspec.json.decode(row.inputs) if row.inputs else {}
+        self.context = Context(inputs, task_scope(row))
         self.journal = Journal(services.store.writer, row, services.emit_block)
         self.waits = Waits(self, memory.waits if memory is not None else {})
         self.robots: dict[str, str] = {}
@@ -59,7 +62,7 @@ class Activation:
         self.holds_sites = row.locked or "site" in self.waits.kinds()
         self.used_robot = memory is not None
         self._memory = memory
-        self._task: asyncio.Task[Any] | None = None
+        self.task: asyncio.Task[Any] | None = None
         self._permits: asyncio.Semaphore | None = None
         self._parallels: dict[str, tuple[Node, list[asyncio.Task[Any] | None]]] = {}
         if memory is not None:
@@ -70,7 +73,6 @@ class Activation:
 
     async def walk(self) -> None:
         """Walk the whole tree from where it stands."""
-        self._task = asyncio.current_task()
         try:
             await self.execute(self.flow.root, "-1")
         except RunReturned:
@@ -139,9 +141,9 @@ class Activation:
                     self.journal.step(node, path, State.CANCELED, started, attempt=attempt)
                 raise
             except Exception as error:
-                failure = self._failure(node, path, error)
-            self.journal.step(node, path, State.FAILED, started, attempt=attempt, error=failure.message)
-            attempt = await self._next_attempt(node, path, attempt, failure)
+                failed = self._failure(node, path, error)
+            self.journal.step(node, path, State.FAILED, started, attempt=attempt, error=failed.message)
+            attempt = await self._next_attempt(node, path, attempt, failed)
 
     async def _past_attempts(self, node: Node, path: str) -> int:
         """The number of the attempt to make, after what earlier activations did."""
@@ -158,7 +160,7 @@ class Activation:
         if retry is None or attempt >= retry.max_attempts:
             raise failure from None
         reason = f"attempt {attempt + 1} of {retry.max_attempts} after: {failure.message}"
-        await self.sleep(f"{path}#retry{attempt}", retry.delay_s(attempt), reason)
+        await self.sleep(f"{path}#retry{attempt}", retry.pause_s(attempt), reason)
         return attempt + 1
 
     async def _attempt(self, node: Node, path: str, attempt: int, started: float) -> None:
@@ -344,10 +346,15 @@ class Activation:
         if self.stopping is None or reason == "cancel":
             self.stopping = reason
         self.canceled = self.canceled or reason == "cancel"
-        if at_once and self._task is not None:
-            self._task.cancel()
+        if at_once and self.task is not None:
+            self.task.cancel()
         else:
             self.waits.park()
+
+    async def over(self) -> None:
+        """Return when the activation has left memory and that is on the disk."""
+        if self.task is not None:
+            await asyncio.wait([self.task])
 
     async def clean_up(self, nodes: Sequence[Node], base: str) -> None:
         """Walk a ``catch`` branch of a canceled run, for as long as ``cleanup_s`` allows."""

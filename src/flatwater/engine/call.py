@@ -217,6 +217,8 @@ class Call:
     async def perform(self, params: dict[str, Any]) -> dict[str, Any]:
         """Call the function; returns its outputs as plain JSON values."""
         kind = self.node.kind
+        function = kind.func
+        assert function is not None, "flow kinds are walked, not called"
         await self._run.permit()
         self._holding = True
         try:
@@ -224,9 +226,9 @@ class Call:
             if kind.wants_call:
                 arguments["call"] = self
             if kind.is_async:
-                result = await kind.func(**arguments)
+                result = await function(**arguments)
             else:
-                result = await self.services.in_thread(kind.func, arguments)
+                result = await self.services.in_thread(function, arguments)
         finally:
             if self._holding:
                 self._holding = False

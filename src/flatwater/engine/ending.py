@@ -45,7 +45,7 @@ def stopped(reason: str) -> Ending:
 
 def failed(failure: BlockFailed, attempt: int, retry: Retry | None, now: float) -> Ending:
     """The run failed in its ``attempt``-th attempt: it ends, or is due again after a back-off."""
-    facts = {"error": failure.message, "error_path": failure.path, "error_kind": failure.kind}
+    facts: dict[str, Any] = {"error": failure.message, "error_path": failure.path, "error_kind": failure.kind}
     if retry is not None and attempt < retry.max_attempts:
-        return Ending(State.QUEUED, due_at=now + retry.delay_s(attempt), **facts)
+        return Ending(State.QUEUED, due_at=now + retry.pause_s(attempt), **facts)
     return Ending(State.FAILED, **facts)

@@ -17,22 +17,23 @@ import msgspec
 
 from flatwater.bounded import Fanout, Ledger, TaskGroup
 from flatwater.engine.activation import Activation
-from flatwater.engine.block import Registry, kind_of
+from flatwater.engine.block import Kind, Registry, kind_of
 from flatwater.engine.blocks import builtin
 from flatwater.engine.context import ContextStatistics, ContextWatch
 from flatwater.engine.definition import check_inputs
 from flatwater.engine.ending import Ending
 from flatwater.engine.journal import dump
 from flatwater.engine.library import CALL, Library
-from flatwater.engine.option import EngineOptions
 from flatwater.engine.news import NewsLoop
+from flatwater.engine.option import EngineOptions
 from flatwater.engine.result import Outcome, Results
 from flatwater.engine.runner import Runner
 from flatwater.engine.scheduler import Scheduler, SchedulerStatistics
 from flatwater.engine.service import Services
-from flatwater.engine.submission import Origin, Submission, new_run
+from flatwater.engine.submission import Origin, Submission, as_claimed, new_run
 from flatwater.engine.trigger import Triggers
 from flatwater.engine.web import Web
+from flatwater.errors import InputError
 from flatwater.store import event as events
 from flatwater.store import run as runs
 from flatwater.store import site as sites
@@ -43,8 +44,8 @@ from flatwater.store.state import ENDED, State
 if TYPE_CHECKING:
     from flatwater.engine.definition import Flow
     from flatwater.engine.driver import RobotDriver
-    from flatwater.store import Store
     from flatwater.store.definition import Definition
+    from flatwater.store.store import Store
 
 log = logging.getLogger(__name__)
 WATCH_S = 5.0
@@ -198,11 +199,18 @@ class Engine:
 
     async def submit_call(self, block: Any, /, inputs: Mapping[str, Any] | None = None, **wish: Any) -> str:
         """Run a single `@block` function, or a block type by name, as a run of its own."""
-        kind = self.registry.require(block) if isinstance(block, str) else kind_of(block)
+        kind = self.registry.require(block) if isinstance(block, str) else self._kind(block)
         flow = self.library.call_flow(kind)
         hash = CALL + kind.type
         origin = Origin(hash, kind.type, 1, hash, None)
         return await self._accept(origin, flow, inputs or {}, Submission(**wish))
+
+    def _kind(self, block: Any) -> Kind:
+        """The kind of a decorated function, registered here if it was not."""
+        kind = kind_of(block)
+        if kind is None:
+            raise InputError(f"{block!r} is no block", hint="decorate the function with @block(…)")
+        return self.registry.register(kind)
 
     async def _accept(self, origin: Origin, flow: Flow, inputs: Mapping[str, Any], wish: Submission) -> str:
         new = new_run(origin, inputs, wish, self.options.ageing_s, self.options.max_run_depth)
@@ -257,7 +265,7 @@ class Engine:
 
     def _start(self, new: NewRun, flow: Flow) -> None:
         self.scheduler.unreserve()
-        self._runner.start(runs.claimed(new), flow)
+        self._runner.start(as_claimed(new), flow)
         self._emit_run(new.id, State.RUNNING, new.definition_id, new.label)
 
     # ---- steering -------------------------------------------------------------------------------
@@ -337,7 +345,9 @@ class Engine:
         if ending.ended:
             self._ended[ending.state] += 1
             if row.id in self._results:
-                self._results.resolve(Outcome(row.id, ending.state, ending.outputs or {}, ending.error, ending.error_path))
+                self._results.resolve(
+                    Outcome(row.id, ending.state, ending.outputs or {}, ending.error, ending.error_path)
+                )
 
     def _emit_run(self, run_id: str, state: str, definition: str, label: str) -> None:
         if self.events.wanted:

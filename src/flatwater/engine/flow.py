@@ -88,9 +88,7 @@ async def if_else_if(run: Activation, node: Node, path: str) -> Outputs:
     return await choose(run, node, path, ("if", "else_if", "else"), decide)
 
 
-async def loop(
-    run: Activation, node: Node, path: str, more: Callable[[int], Outputs]
-) -> dict[str, Any]:
+async def loop(run: Activation, node: Node, path: str, more: Callable[[int], Outputs]) -> dict[str, Any]:
     """Walk the body for ``more(0), more(1) …`` until it gives ``None`` or a body breaks.
 
     The loop's outputs of the current iteration are visible to its body. Returns them, as of the

@@ -19,11 +19,12 @@ from flatwater.store.state import State
 if TYPE_CHECKING:
     from flatwater.engine.call import Call
     from flatwater.engine.definition import Node
+    from flatwater.store.commit import Commit
     from flatwater.store.run import Claimed
     from flatwater.store.step import Step
     from flatwater.store.variable import Variable
     from flatwater.store.waiter import Waiter
-    from flatwater.store.writer import Commit, Writer
+    from flatwater.store.writer import Writer
 
 _encode = msgspec.json.Encoder(enc_hook=str).encode
 _decode = msgspec.json.decode
@@ -132,7 +133,19 @@ class Journal:
         text = dump(outputs) if outputs else None
         noted = dump(progress) if progress is not None else None
         op = steps.put(
-            self._run_id, path, node.id, node.name, node.type, state, attempt, started, ended, text, noted, order_id, error
+            self._run_id,
+            path,
+            node.id,
+            node.name,
+            node.type,
+            state,
+            attempt,
+            started,
+            ended,
+            text,
+            noted,
+            order_id,
+            error,
         )
         return self._put(node, path, state, op)
 
@@ -144,9 +157,7 @@ class Journal:
 
     async def intend(self, call: Call) -> None:
         """Record that the outside is about to be called, and wait until that is on the disk."""
-        await self.step(
-            call.node, call.path, State.RUNNING, time(), attempt=call.attempt, order_id=call.order_id
-        )
+        await self.step(call.node, call.path, State.RUNNING, time(), attempt=call.attempt, order_id=call.order_id)
 
     def end_call(self, call: Call, started: float, outputs: dict[str, Any], waits: list[str]) -> None:
         """Record that a block succeeded, with all that it changed, in one transaction."""

@@ -15,8 +15,8 @@ from flatwater.errors import DefinitionError, NotFoundError, Problem
 from flatwater.store import definition as definitions
 
 if TYPE_CHECKING:
-    from flatwater.store import Store
     from flatwater.store.definition import Definition
+    from flatwater.store.store import Store
 
 CALL = "call:"
 """Prefix of the definition id, and hash, of a run that is a single block."""
@@ -43,7 +43,9 @@ class Library:
         flow, known = await self.check(data)
         name = id or definition_id(data) or flow.label
         if not name or len(name) > MAX_ID or name.startswith(CALL):
-            raise DefinitionError([Problem("/id", f"{name!r} cannot be an id", f"1 to {MAX_ID} characters, not {CALL}…")])
+            raise DefinitionError(
+                [Problem("/id", f"{name!r} cannot be an id", f"1 to {MAX_ID} characters, not {CALL}…")]
+            )
         cycle = sub_task_cycle({**known, name: flow.sub_tasks})
         if cycle is not None:
             raise DefinitionError([Problem("", f"sub-tasks go round: {' → '.join(cycle)}", "break the cycle")])

@@ -19,8 +19,8 @@ from flatwater.store.waiter import Grant
 if TYPE_CHECKING:
     from flatwater.engine.result import Results
     from flatwater.engine.scheduler import Scheduler
-    from flatwater.store import Store
-    from flatwater.store.transaction import Transaction
+    from flatwater.store.store import Store
+    from flatwater.store.tx import Tx
 
 log = logging.getLogger(__name__)
 RECHECK_S = 10.0
@@ -36,7 +36,7 @@ class News(msgspec.Struct, frozen=True):
     next_due: float | None
 
 
-def news(tx: Transaction, worker: str) -> News:
+def news(tx: Tx, worker: str) -> News:
     """All that concerns this process, in one snapshot."""
     return News(
         requests=runs.requests(tx, worker),

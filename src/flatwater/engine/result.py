@@ -9,10 +9,10 @@ from typing import Any
 
 import msgspec
 
-from flatwater.store import Store
 from flatwater.store import run as runs
 from flatwater.store.run import RunRow
 from flatwater.store.state import ENDED, State
+from flatwater.store.store import Store
 
 
 class Outcome(msgspec.Struct, frozen=True):

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable
 from time import time
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from flatwater.engine.activation import Activation
 from flatwater.engine.context import ContextWatch
 from flatwater.engine.definition import Retry
@@ -29,14 +31,15 @@ if TYPE_CHECKING:
     from flatwater.engine.scheduler import Scheduler
     from flatwater.engine.service import Services
     from flatwater.store.run import Claimed
-    from flatwater.store.transaction import Transaction
+    from flatwater.store.statement import Op
+    from flatwater.store.tx import Tx
 
 log = logging.getLogger(__name__)
 
 Loaded = tuple["Claimed", "Memory | None"]
 
 
-def claim(tx: Transaction, limit: int, worker: str, now: float) -> list[tuple[Claimed, Any]]:
+def claim(tx: Tx, limit: int, worker: str, now: float) -> list[tuple[Claimed, Any]]:
     """Claim runs, with the records of those that were in memory before, in one transaction.
 
     In one, because a wait granted afterwards then finds the activation and cannot be missed.
@@ -46,9 +49,13 @@ def claim(tx: Transaction, limit: int, worker: str, now: float) -> list[tuple[Cl
     if not again:
         return [(row, None) for row in rows]
     records = steps.load(tx, again), variables.load(tx, again), waiters.load(tx, again)
-    return [
-        (row, tuple(record.get(row.id) for record in records) if row.activated else None) for row in rows
-    ]
+    return [(row, tuple(record.get(row.id) for record in records) if row.activated else None) for row in rows]
+
+
+def try_again(tx: Tx, run_id: str, again: Op) -> None:
+    """The next attempt of a run starts at the block that failed: its record goes."""
+    steps.forget_failed(tx, run_id)
+    tx.apply(again)
 
 
 class Runner:
@@ -87,7 +94,7 @@ class Runner:
             memory = Memory(rows or (), values or {}, waiting or (), flow.live_names)
         activation = Activation(self._services, row, flow, memory)
         self._scheduler.entered(activation)
-        self._services.tasks.start(self._advance(activation), name=row.id, context=row.label)
+        activation.task = self._services.tasks.start(self._advance(activation), name=row.id, context=row.label)
 
     async def _refuse(self, row: Claimed, error: FlatwaterError) -> None:
         """The definition cannot be compiled here (a block kind is not registered): a person must look."""
@@ -115,7 +122,7 @@ class Runner:
         if row.request is not None and not (row.request == "cancel" and cleans_up(flow)):
             return stopped(row.request)
         loop = asyncio.get_running_loop()
-        timer = None
+        timer: asyncio.Handle | None = None
         if row.deadline_at is not None:
             timer = loop.call_later(max(0.0, row.deadline_at - time()), _expire, activation)
         elif row.request is not None:
@@ -169,12 +176,11 @@ class Runner:
             await self._end(activation, ending)
         elif ending.state == State.QUEUED and ending.due_at is not None:
             rank = ending.due_at - row.priority * self._services.options.ageing_s
-            await put(
-                runs.again(
-                    row.id, row.epoch, row.attempt + 1, ending.due_at, rank,
-                    ending.error, ending.error_path, ending.error_kind,
-                )
+            again = runs.again(
+                row.id, row.epoch, row.attempt + 1, ending.due_at, rank,
+                ending.error, ending.error_path, ending.error_kind,
             )  # fmt: skip
+            await self._services.store.writer.call(try_again, row.id, again)
             self._scheduler.due(ending.due_at)
         elif ending.state == State.QUEUED:
             await put(runs.again(row.id, row.epoch, row.attempt, time(), row.rank))
@@ -221,8 +227,8 @@ class Runner:
 
 def retry_policy(activation: Activation) -> Retry | None:
     """What the submission said of retries, else what the definition says."""
-    policy = activation.row.policy
-    stated = policy.get("retry") if policy else None
+    policy = msgspec.json.decode(activation.row.policy) if activation.row.policy else {}
+    stated = policy.get("retry")
     return Retry(**stated) if stated else activation.flow.retry
 
 

@@ -18,10 +18,9 @@ from flatwater.engine.runner import Loaded, claim
 from flatwater.store import run as runs
 
 if TYPE_CHECKING:
-    from flatwater.bounded.task import TaskGroup
     from flatwater.engine.activation import Activation
     from flatwater.engine.option import EngineOptions
-    from flatwater.store import Store
+    from flatwater.store.store import Store
     from flatwater.store.waiter import Grant
 
 log = logging.getLogger(__name__)
@@ -47,12 +46,10 @@ class Scheduler:
         self,
         store: Store,
         options: EngineOptions,
-        tasks: TaskGroup,
         begin: Callable[[list[Loaded]], Awaitable[None]],
     ) -> None:
         self._store = store
         self._options = options
-        self._tasks = tasks
         self._begin = begin
         self.active: dict[str, Activation] = {}
         self._idle: dict[str, Activation] = {}

@@ -16,9 +16,10 @@ if TYPE_CHECKING:
     from flatwater.engine.block import Registry
     from flatwater.engine.driver import RobotDriver
     from flatwater.engine.option import EngineOptions
+    from flatwater.engine.robot import RobotBridge
     from flatwater.engine.web import Web
-    from flatwater.store import Store
-    from flatwater.store.waiter import Granted
+    from flatwater.store.store import Store
+    from flatwater.store.waiter import Grant
 
 log = logging.getLogger(__name__)
 
@@ -49,8 +50,9 @@ class Services:
     runs: Runs = field(init=False)
     idle: Callable[[Activation], None] = field(init=False)
     busy: Callable[[Activation], None] = field(init=False)
-    granted: Callable[[Iterable[Granted]], None] = field(init=False)
+    granted: Callable[[Iterable[Grant]], None] = field(init=False)
     emit_block: Callable[[str, str, str, str], None] = field(init=False)
+    robots: RobotBridge | None = None
     threads: ThreadPoolExecutor | None = None
 
     async def in_thread(self, func: Callable[..., Any], arguments: dict[str, Any]) -> Any:

@@ -13,7 +13,7 @@ from flatwater.engine.call import Call
 from flatwater.engine.journal import dump
 from flatwater.errors import InputError, LimitError
 from flatwater.store.ident import child_id, new_id
-from flatwater.store.run import NewRun
+from flatwater.store.run import Claimed, NewRun
 from flatwater.store.state import State
 
 MAX_DELAY_S = 10 * 366 * 86_400.0
@@ -77,12 +77,21 @@ def new_run(origin: Origin, inputs: Mapping[str, Any], wish: Submission, ageing_
         priority=wish.priority,
         created_at=now,
         deadline_at=None if timeout_s is None else due_at + timeout_s,
+        attempt=1,
         inputs=dump(inputs),
         policy=dump({"retry": check_retry(wish.retry)}) if wish.retry else None,
         out_order_no=check_key(wish.idempotency_key),
         trigger_id=wish.trigger_id,
     )
     return new if wish.parent is None else as_child(new, wish.parent, max_depth)
+
+
+def as_claimed(new: NewRun) -> Claimed:
+    """A run that is stored as RUNNING from the start, as if it had been claimed."""
+    return Claimed(**{name: getattr(new, name) for name in _SHARED}, request=None, locked=False)
+
+
+_SHARED = [name for name in Claimed.__struct_fields__ if name in NewRun.__struct_fields__]
 
 
 def as_child(new: NewRun, parent: Call, max_depth: int) -> NewRun:

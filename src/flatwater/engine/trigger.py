@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
-from datetime import datetime, timezone, tzinfo
+from datetime import UTC, datetime, tzinfo
 from time import time
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
@@ -61,7 +61,7 @@ def _cron(spec: str, after: float) -> float:
     from cronsim import CronSim, CronSimError
 
     fields = spec.split()
-    zone: tzinfo = timezone.utc
+    zone: tzinfo = UTC
     if fields and fields[-1][:1].isalpha() and ("/" in fields[-1] or fields[-1] == "UTC"):
         try:
             zone = ZoneInfo(fields.pop())
@@ -70,7 +70,9 @@ def _cron(spec: str, after: float) -> float:
     try:
         return next(CronSim(" ".join(fields), datetime.fromtimestamp(after, zone))).timestamp()
     except (CronSimError, StopIteration) as error:
-        raise InputError(f"{spec!r} is no cron line: {error}", where="spec", hint="minute hour day month weekday") from None
+        raise InputError(
+            f"{spec!r} is no cron line: {error}", where="spec", hint="minute hour day month weekday"
+        ) from None
 
 
 class Triggers:

@@ -170,8 +170,9 @@ class Waits:
         assert node.timeout_s is not None
         at = self._run.begun_at(node, path) + node.timeout_s
         self._deadlines[path] = at
+        scope = asyncio.timeout(max(0.0, at - time()))
         try:
-            async with asyncio.timeout(max(0.0, at - time())) as scope:
+            async with scope:
                 yield
         except TimeoutError:
             if not scope.expired():

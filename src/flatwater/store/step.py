@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import msgspec
-from sqlalchemy import bindparam, select
+from sqlalchemy import bindparam, or_, select
+from sqlalchemy import delete as delete_rows
 
 from flatwater.store import schema
 from flatwater.store.dialect import members
+from flatwater.store.state import State
 from flatwater.store.statement import Op, Statement
 from flatwater.store.tx import Query, Tx
 
@@ -48,6 +50,11 @@ DELETE = Statement(
     + ")",
 )
 _LOAD = Query(select(_s.c.run_id, *_COLUMNS).where(members(_s.c.run_id, "ids")).order_by(_s.c.run_id, _s.c.path))
+_FORGET_FAILED = Query(
+    delete_rows(_s).where(
+        _s.c.run_id == bindparam("owner_id"), or_(_s.c.state == State.FAILED.value, _s.c.state == State.CANCELED.value)
+    )
+)
 _PAGE = Query(
     select(*_COLUMNS)
     .where(_s.c.run_id == bindparam("owner_id"), _s.c.path > bindparam("after"))
@@ -80,6 +87,11 @@ def put(
 def delete(run_id: str, prefix: str) -> Op:
     """Forget all steps below a path (its children and, for a loop, its turns); the path's own step stays."""
     return DELETE, (run_id, prefix + "/", prefix + "0", prefix + "[", prefix + "\\")
+
+
+def forget_failed(tx: Tx, run_id: str) -> None:
+    """Forget the steps that failed or were canceled, so that the run's next attempt starts with them."""
+    tx.run(_FORGET_FAILED, owner_id=run_id)
 
 
 def load(tx: Tx, run_ids: Sequence[str]) -> dict[str, list[Step]]:

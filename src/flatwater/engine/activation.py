@@ -120,9 +120,9 @@ class Activation:
                 self.journal.step(node, path, State.FAILED, started, error=failure.message)
             raise
         except Exception as error:
-            failure = self._failure(node, path, error)
-            self.journal.step(node, path, State.FAILED, started, error=failure.message)
-            raise failure from None
+            wrapped = self._failure(node, path, error)
+            self.journal.step(node, path, State.FAILED, started, error=wrapped.message)
+            raise wrapped from None
         if outputs and node.name in self.flow.live_names:
             self.context.blocks[node.name] = outputs
         if path != "-1":

@@ -187,13 +187,15 @@ class Scheduler:
         self.stop_claiming()
         for activation in list(self.active.values()):
             activation.stop("release", at_once=False)
-        deadline = time() + timeout_s
-        while self.active and time() < deadline:
-            await asyncio.sleep(0.02)
+        await self._gone(timeout_s)
         for activation in list(self.active.values()):
             activation.stop("release", at_once=True)
-        while self.active:
-            await asyncio.sleep(0.01)
+        await self._gone(None)
+
+    async def _gone(self, timeout_s: float | None) -> None:
+        tasks = [activation.task for activation in self.active.values() if activation.task is not None]
+        if tasks:
+            await asyncio.wait(tasks, timeout=timeout_s)
 
     def statistics(self) -> SchedulerStatistics:
         return SchedulerStatistics(

@@ -9,11 +9,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Hashable
 from heapq import heappop, heappush
+from math import inf
 from typing import Generic, NamedTuple, TypeVar, overload
 
 from cachebox import LRUCache
 
 from flatwater.bounded.ledger import Ledger, Usage, check_bound
+from flatwater.errors import SettingError
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
@@ -106,8 +108,11 @@ class Cache(Generic[K, V]):
         """Store a value for ``ttl_s`` (default: the cache's).
 
         False when it was not kept, because it is larger than the whole cache or ``ttl_s`` is not above zero. The old
-        value of the key is gone in any case, for it is out of date.
+        value of the key is gone in any case, for it is out of date. Raises SettingError when ``ttl_s`` is not finite.
         """
+        lifetime_s = self._ttl_s if ttl_s is None else ttl_s
+        if not lifetime_s < inf:
+            raise SettingError(f"ttl_s is {lifetime_s}", where=self.name, hint="give a finite number of seconds")
         replaced = self._take(key)
         now = self._clock()
         self._expire_due(now, _EXPIRED_PER_PUT)
@@ -116,7 +121,6 @@ class Cache(Generic[K, V]):
             self._oversize += 1
             self._oversize_evictions += replaced
             return False
-        lifetime_s = self._ttl_s if ttl_s is None else ttl_s
         if lifetime_s <= 0:
             return False
         self._make_room(size)

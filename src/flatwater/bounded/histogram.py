@@ -122,13 +122,13 @@ class Histogram:
 
 def _bucket(value: float) -> int:
     """The bucket of ``value``: index 0 below the lowest edge, the last one from the highest edge on."""
+    if value <= 0:
+        return 0
     if value == inf:
         return _BUCKETS - 1
     mantissa, exponent = frexp(value)  # value = mantissa * 2**exponent, mantissa in 0.5 … 1
     index = (exponent - 1 - _LOWEST) * _STEPS + int((mantissa * 2 - 1) * _STEPS) + 1
-    if value <= 0 or index < 1:
-        return 0
-    return index if index < _BUCKETS else _BUCKETS - 1
+    return min(max(index, 0), _BUCKETS - 1)
 
 
 def _lower(index: int) -> float:

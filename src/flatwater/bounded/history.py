@@ -92,7 +92,7 @@ class History(Generic[T]):
 
     def _make_room(self, size: int) -> bool:
         """Take ``size`` bytes into the account, evicting for them."""
-        assert self._max_bytes is not None  # noqa: S101 - goes together with sizeof
+        assert self._max_bytes is not None  # goes together with sizeof
         if size > self._max_bytes:
             return False
         while self._bytes + size > self._max_bytes:

@@ -146,7 +146,7 @@ class TaskGroup:
 
     def _start(self, coro: Coroutine[Any, Any, T], name: str, context: object) -> asyncio.Task[T]:
         loop = self._loop
-        assert loop is not None  # noqa: S101 - start and admit have checked it
+        assert loop is not None  # start and admit have checked it
         task = loop.create_task(coro, name=name)
         tasks = self._tasks
         tasks[task] = (context, loop.time())

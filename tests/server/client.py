@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote
@@ -91,3 +91,10 @@ class Client:
 
         await self.app(scope, receive, send)
         return answer
+
+
+async def eventually(true: Callable[[], Any], timeout_s: float = 10.0) -> None:
+    """Wait until ``true()``; TimeoutError when it does not come true."""
+    async with asyncio.timeout(timeout_s):
+        while not true():  # noqa: ASYNC110 - tests look from outside, nothing would set an event
+            await asyncio.sleep(0.005)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 
 from flatwater.settings import Flag, Settings, SettingsError, check, load
-from flatwater.settings.model import EngineSettings, leaves
+from flatwater.settings.model import EngineSettings, StoreSettings, leaves
 from flatwater.settings.reference import reference
 from flatwater.settings.unit import human, measure
 
@@ -153,12 +154,18 @@ def test_check_prints_toml_that_loads_to_the_same(tmp_path: Path) -> None:
     assert load(again, environ={}).settings == original.settings
 
 
-def test_engine_settings_match_the_engines_options() -> None:
+def test_settings_of_parts_match_the_parts_own_options() -> None:
     from flatwater.engine.option import EngineOptions
+    from flatwater.store.option import StoreOptions
 
-    ours = {field.name: field.default for field in msgspec.structs.fields(EngineSettings)}
+    def defaults(kind: Any) -> dict[str, Any]:
+        return {field.name: field.default for field in msgspec.structs.fields(kind)}
+
     options = EngineOptions()
-    assert ours == {name: getattr(options, name) for name in EngineOptions.__slots__}
+    assert defaults(EngineSettings) == {name: getattr(options, name) for name in EngineOptions.__slots__}
+    ours = defaults(StoreSettings)
+    assert ours.pop("url")
+    assert ours == defaults(StoreOptions)
 
 
 def test_every_setting_has_a_description_and_the_reference_is_current() -> None:

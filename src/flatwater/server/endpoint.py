@@ -20,36 +20,42 @@ class Endpoint:
 
     def __init__(self, routes: Iterable[Route]) -> None:
         self._routes = {route.method: route for route in routes}
-        self._allow = ", ".join(sorted({*self._routes, *(["HEAD"] if "GET" in self._routes else [])}))
+        safe = "GET" in self._routes and not self._routes["GET"].changing
+        self._allow = ", ".join(sorted({*self._routes, *(["HEAD"] if safe else [])}))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         service: Service = scope["state"]["service"]
-        method = "GET" if scope["method"] == "HEAD" else scope["method"]
-        route = self._routes.get(method)
-        if route is None:
+        head = scope["method"] == "HEAD"
+        route = self._routes.get("GET" if head else scope["method"])
+        if route is None or (head and route.changing):
             await fail(send, _not_allowed(scope["method"], self._allow))
             return
-        if route.raw:
-            await route.handler(service, scope, receive, send)
-            return
         try:
-            reply = await self._reply(route, service, scope, receive)
+            given = await self._arguments(route, service, scope, receive)
+            if route.raw:
+                await route.handler(service, receive, send, **given)
+                return
+            reply = await self._reply(route, service, given)
         except Exception as error:
-            await fail(send, failure(error))
+            await fail(send, failure(error), enveloped=route.enveloped)
             return
         body = reply.value if isinstance(reply.value, bytes) else msgspec.json.encode(reply.value)
         await answer(send, reply.status or route.status, body, {"content-type": route.media, **reply.headers})
 
-    async def _reply(self, route: Route, service: Service, scope: Scope, receive: Receive) -> Reply[Any]:
+    async def _arguments(self, route: Route, service: Service, scope: Scope, receive: Receive) -> dict[str, Any]:
         settings = service.settings.server
-        given = await arguments(route, scope, receive, getattr(settings, route.limit), settings.body_timeout_s)
+        return await arguments(route, scope, receive, getattr(settings, route.limit), settings.body_timeout_s)
+
+    async def _reply(self, route: Route, service: Service, given: dict[str, Any]) -> Reply[Any]:
+        limit_s = service.settings.server.request_timeout_s
+        deadline = asyncio.timeout(limit_s)
         try:
-            async with asyncio.timeout(settings.request_timeout_s) as deadline:
+            async with deadline:
                 result = await route.handler(service, **given)
         except TimeoutError:
             if not deadline.expired():
                 raise
-            raise RequestError(504, "timeout", f"this took longer than {settings.request_timeout_s:g} s") from None
+            raise RequestError(504, "timeout", f"this took longer than {limit_s:g} s") from None
         return result if isinstance(result, Reply) else Reply(result)
 
 

@@ -17,6 +17,7 @@ REFS = "#/components/schemas/{name}"
 _REASONS = {
     200: "Done",
     201: "Created",
+    204: "Done, nothing to say",
     400: "The body is not JSON",
     401: "A token is needed",
     403: "Wrong host or origin",
@@ -29,6 +30,11 @@ _REASONS = {
     429: "A limit was reached",
     503: "Not now: starting, stopping, full or without database; see Retry-After",
     504: "It took too long",
+}
+_ENVELOPE = {
+    "type": "object",
+    "properties": {"code": {"type": "integer"}, "msg": {"type": "string"}, "data": {"type": "null"}},
+    "required": ["code", "msg"],
 }
 _ALWAYS = (401, 403, 503, 504)
 _WITH_BODY = (400, 408, 413, 415, 422)
@@ -62,7 +68,7 @@ _DESCRIPTION = (
 
 
 def _types(route: Route) -> Iterable[Any]:
-    if not route.raw and route.media == JSON:
+    if not route.raw and route.media == JSON and route.status != 204:
         yield route.answer
     if route.body is not None:
         yield route.body
@@ -77,15 +83,20 @@ def _operation(route: Route, schema_of: dict[Any, Any]) -> dict[str, Any]:
     errors = {*route.errors, *(() if route.public else _ALWAYS), *(_WITH_BODY if route.body is not None else ())}
     if route.params or route.query is not None or route.headers is not None:
         errors.add(422)
-    good = {} if route.raw or route.media != JSON else {"schema": schema_of[route.answer]}
-    bad = {"content": {JSON: {"schema": schema_of[ErrorAnswer]}}}
+    plain = route.raw or route.media != JSON or route.status == 204
+    good = {} if plain else {"schema": schema_of[route.answer]}
+    bad = {"content": {JSON: {"schema": _ENVELOPE if route.enveloped else schema_of[ErrorAnswer]}}}
+    empty = route.status == 204
     operation: dict[str, Any] = {
         "operationId": f"{route.tag}_{route.handler.__name__}".replace(" ", "_"),
         "tags": [route.tag],
         "summary": route.summary,
         "parameters": list(_parameters(route, schema_of)),
         "responses": {
-            **{str(status): {"description": _REASONS[status], "content": {route.media: good}} for status in statuses},
+            **{
+                str(status): {"description": _REASONS[status], **({} if empty else {"content": {route.media: good}})}
+                for status in statuses
+            },
             **{str(status): {"description": _REASONS[status], **bad} for status in sorted(errors - set(statuses))},
         },
         "security": [{}] if route.public else [{"token": []}, {}],

@@ -22,7 +22,11 @@ async def answer(send: Send, status: int, body: bytes, headers: dict[str, str]) 
     await send({"type": "http.response.body", "body": b"" if status == 204 else body})
 
 
-async def fail(send: Send, failed: Failure) -> None:
-    """Answer with an error."""
-    body = msgspec.json.encode(ErrorAnswer(failed.body))
-    await answer(send, failed.status, body, {"content-type": JSON, **failed.headers})
+async def fail(send: Send, failed: Failure, *, enveloped: bool = False) -> None:
+    """Answer with an error, in Flatwater's shape or in the known systems' envelope."""
+    if enveloped:
+        parts = [failed.body.message, failed.body.where, failed.body.hint, *map(str, failed.body.problems)]
+        shape: object = {"code": failed.status, "msg": "; ".join(part for part in parts if part), "data": None}
+    else:
+        shape = ErrorAnswer(failed.body)
+    await answer(send, failed.status, msgspec.json.encode(shape), {"content-type": JSON, **failed.headers})

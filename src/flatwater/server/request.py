@@ -32,9 +32,9 @@ async def arguments(route: Route, scope: Scope, receive: Receive, limit: int, ti
     Raises RequestError: 400 for what cannot be read, 413, 415, 408, 422 for what is not of the declared types.
     """
     found = {name: _path(name, scope["path_params"][name], kind) for name, kind in route.params.items()}
-    query = _query(route, scope["query_string"])
+    given = query(route.query, scope["query_string"])
     if route.query is not None:
-        found["query"] = query
+        found["query"] = given
     if route.headers is not None:
         found["headers"] = _headers(route.headers, scope["headers"])
     if route.decoder is not None:
@@ -131,12 +131,13 @@ def _path(name: str, text: str, kind: Any) -> Any:
         raise invalid(error, f"path: {name}") from None
 
 
-def _query(route: Route, raw: bytes) -> Any:
+def query(kind: Any, raw: bytes) -> Any:
+    """A query string as the struct `kind`; None takes no parameters. Raises RequestError 422."""
     try:
         pairs = parse_qsl(raw.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=MAX_QUERY_FIELDS)
     except (ValueError, UnicodeError) as error:
         raise RequestError(422, "invalid", f"the query cannot be read: {error}", where="query") from None
-    fields = {} if route.query is None else {field.encode_name: field for field in msgspec.structs.fields(route.query)}
+    fields = {} if kind is None else {field.encode_name: field for field in msgspec.structs.fields(kind)}
     values: dict[str, Any] = {}
     for name, value in pairs:
         if name not in fields:
@@ -147,9 +148,7 @@ def _query(route: Route, raw: bytes) -> Any:
         if name in values:
             raise RequestError(422, "invalid", f"query parameter {name!r} is given twice", where="query")
         values[name] = _text(name, value, lists(fields[name].type))
-    if route.query is None:
-        return None
-    return convert(values, route.query, "query")
+    return None if kind is None else convert(values, kind, "query")
 
 
 def _text(name: str, value: str, is_list: bool) -> Any:

@@ -51,6 +51,8 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     decoder: msgspec.json.Decoder[Any] | None
     answer: Any
     raw: bool
+    changing: bool
+    enveloped: bool
 
     @property
     def template(self) -> str:
@@ -59,10 +61,11 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Table:
-    """The routes of one noun."""
+    """The routes of one noun. ``enveloped`` ones answer errors as the known systems do: ``{code, msg, data}``."""
 
-    def __init__(self, tag: str) -> None:
+    def __init__(self, tag: str, *, enveloped: bool = False) -> None:
         self.tag = tag
+        self._enveloped = enveloped
         self.routes: list[Route] = []
 
     def add(
@@ -77,11 +80,13 @@ class Table:
         public: bool = False,
         limit: str = "max_body_bytes",
         raw: bool = False,
+        changing: bool = False,
     ) -> Callable[[Handler], Handler]:
         """Declare the decorated handler.
 
         ``also``: other good statuses it may choose by :class:`Reply`. ``public``: needs no token. ``limit``: the
-        server setting that bounds the body. ``raw``: the handler speaks ASGI itself and returns nothing.
+        server setting that bounds the body. ``raw``: the handler answers by itself. ``changing``: a
+        GET that is not safe, so there is no HEAD.
         """
 
         def declare(handler: Handler) -> Handler:
@@ -112,6 +117,8 @@ class Table:
                     decoder=msgspec.json.Decoder(hints["body"]) if "body" in hints else None,
                     answer=answer,
                     raw=raw,
+                    changing=changing,
+                    enveloped=self._enveloped,
                 )
             )
             return handler

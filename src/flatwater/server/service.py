@@ -5,9 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from flatwater.server.problem import RequestError
+
 if TYPE_CHECKING:
     from flatwater.bounded import Ledger, TaskGroup
     from flatwater.engine.engine import Engine
+    from flatwater.server.counts import Counts
+    from flatwater.server.pulse import Pulse
     from flatwater.server.status import Sampler
     from flatwater.settings import Settings
     from flatwater.store import Store
@@ -22,8 +26,17 @@ class Service:
     store: Store
     engine: Engine
     tasks: TaskGroup
+    streams: TaskGroup
     sampler: Sampler
+    counts: Counts
+    pulse: Pulse
     boot: str
     started_at: float
     token_required: bool
     draining: bool = field(default=False)
+
+    def refuse_when_draining(self) -> None:
+        """Raises RequestError 503 once the server is leaving: somebody else should take the work."""
+        if self.draining:
+            hint = "ask another server, or this one after its restart"
+            raise RequestError(503, "draining", "the server is stopping", hint=hint, headers={"Retry-After": "5"})

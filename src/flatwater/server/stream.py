@@ -7,15 +7,17 @@ Ids are ``BOOT-SEQ``: after a restart of the server the numbers begin again, so 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import msgspec
 
-from flatwater.bounded.fanout import Fanout, Message
+from flatwater.bounded.fanout import Fanout, Message, Subscription
+from flatwater.bounded.task import TaskGroup
+from flatwater.server.reply import Send
+from flatwater.server.request import Receive
 
 Event = Mapping[str, Any]
-Write = Callable[[bytes], Any]
 
 
 class Resume(msgspec.Struct, frozen=True):
@@ -30,7 +32,7 @@ def resume(last_event_id: str, boot: str) -> Resume:
     if not last_event_id:
         return Resume(None)
     theirs, _, seq = last_event_id.rpartition("-")
-    if theirs == boot and seq.isdecimal() and len(seq) < 19:
+    if theirs == boot and seq.isascii() and seq.isdigit() and len(seq) < 19:
         return Resume(int(seq))
     return Resume(None, foreign=True)
 
@@ -49,28 +51,70 @@ def gap(missed: int | None) -> bytes:
 
 
 class Stream:
-    """The events that one subscriber gets, written as they come."""
+    """Answers one subscriber, for as long as it listens."""
 
-    def __init__(self, events: Fanout[Any], *, boot: str, heartbeat_s: float, write_timeout_s: float) -> None:
+    def __init__(
+        self, events: Fanout[Any], tasks: TaskGroup, *, boot: str, heartbeat_s: float, write_timeout_s: float
+    ) -> None:
         self._events = events
+        self._tasks = tasks
         self._boot = boot
         self._heartbeat_s = heartbeat_s
         self._write_timeout_s = write_timeout_s
 
-    async def serve(self, write: Write, last_event_id: str, kinds: frozenset[str]) -> None:
-        """Write until the fan-out stops, the task is cancelled or a write takes too long (TimeoutError).
+    async def respond(self, wants: Callable[[Event], bool], last_event_id: str, receive: Receive, send: Send) -> None:
+        """Send events until the client leaves, stalls, or the fan-out stops.
 
-        ``kinds`` are the wanted event types, all when empty. Raises LimitError when too many listen already.
+        Raises LimitError, before anything is sent, when too many listen already. A client that takes nothing for
+        ``write_timeout_s`` loses its place at once; its connection goes with the socket's own time-out.
         """
         place = resume(last_event_id, self._boot)
-        wants = (lambda event: event.get("type") in kinds) if kinds else None
         with self._events.subscribe(after=place.after, wants=wants) as subscription:
-            await self._write(write, b"retry: 1000\n\n" + (gap(None) if place.foreign else b""))
-            while not subscription.ended:
-                messages = await subscription.batch(timeout_s=self._heartbeat_s)
-                text = b"".join(frame(message, self._boot) for message in messages) or b": alive\n\n"
-                await self._write(write, text)
+            watcher = self._tasks.start(_until_gone(receive, subscription), name="stream client")
+            try:
+                head = b"retry: 1000\n\n" + (gap(None) if place.foreign else b"")
+                await self._send(send, {"type": "http.response.start", "status": 200, "headers": _HEADERS})
+                await self._send(send, _part(head))
+                await self._pump(subscription, send)
+            except TimeoutError:
+                subscription.close()
+                await asyncio.wait([watcher])
+            finally:
+                watcher.cancel()
 
-    async def _write(self, write: Write, text: bytes) -> None:
+    async def _pump(self, subscription: Subscription[Any], send: Send) -> None:
+        while not subscription.ended:
+            messages = await subscription.batch(timeout_s=self._heartbeat_s)
+            text = b"".join(frame(message, self._boot) for message in messages)
+            await self._send(send, _part(text or b": alive\n\n"))
+        await self._send(send, {"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _send(self, send: Send, message: dict[str, Any]) -> None:
         async with asyncio.timeout(self._write_timeout_s):
-            await write(text)
+            await send(message)
+
+
+_HEADERS = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"x-accel-buffering", b"no")]
+
+
+def _part(text: bytes) -> dict[str, Any]:
+    return {"type": "http.response.body", "body": text, "more_body": True}
+
+
+async def _until_gone(receive: Receive, subscription: Subscription[Any]) -> None:
+    """A client that leaves says nothing to a writer: only receiving tells."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    subscription.close()
+
+
+def chooser(kinds: Collection[str], run: str | None) -> Callable[[Event], bool]:
+    """Which events a subscriber wants: of these types (all when there are none), and of blocks those of ``run``."""
+    chosen = frozenset(kinds)
+
+    def wants(event: Event) -> bool:
+        if chosen and event.get("type") not in chosen:
+            return False
+        return run is None or event.get("run_id", run) == run
+
+    return wants

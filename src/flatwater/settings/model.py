@@ -33,6 +33,7 @@ class ServerSettings(Struct, frozen=True, kw_only=True):
     ] = ()
     max_body_bytes: Annotated[Bytes, Meta(description="Largest request body.")] = 2 * 1024**2
     body_timeout_s: Annotated[Seconds, Meta(description="Time to receive a request body.")] = 30.0
+    compatibility: Annotated[bool, Meta(description="Answer the calls of the known systems, too.")] = True
     request_timeout_s: Annotated[Seconds, Meta(description="A request that takes longer is answered 504.")] = 30.0
     write_timeout_s: Annotated[Seconds, Meta(description="A client that takes nothing for this long is cut off.")] = (
         20.0
@@ -52,6 +53,21 @@ class StoreSettings(Struct, frozen=True, kw_only=True):
     url: Annotated[str, Meta(min_length=1, description="SQLAlchemy URL of the database.", extra={"secret": True})] = (
         "sqlite:///flatwater.db"
     )
+    max_readers: Annotated[Count, Meta(description="Connections that read.")] = 2
+    max_pending_reads: Annotated[Count, Meta(description="Reads that may wait; more are answered 429.")] = 200
+    max_pending_ops: Annotated[Count, Meta(description="Writes that may wait before submitters have to.")] = 20_000
+    max_pending_bytes: Annotated[Bytes, Meta(description="The same, by size.")] = 64 * 1024**2
+    max_batch_rows: Annotated[Count, Meta(description="Rows in one transaction.")] = 5_000
+    max_batch_bytes: Annotated[Bytes, Meta(description="The same, by size.")] = 4 * 1024**2
+    max_batch_s: Annotated[Seconds, Meta(description="The same, by time.")] = 0.05
+    busy_timeout_s: Annotated[Seconds, Meta(description="How long one attempt waits for another process.")] = 5.0
+    retry_s: Annotated[Seconds, Meta(description="First pause between attempts while the database is in trouble.")] = (
+        0.1
+    )
+    max_retry_s: Annotated[Seconds, Meta(description="Longest of these pauses.")] = 1.0
+    close_s: Annotated[Seconds, Meta(description="How long closing goes on trying then.")] = 10.0
+    lease_s: Annotated[Seconds, Meta(description="A process silent for this long has lost its runs.")] = 30.0
+    renew_s: Annotated[Seconds, Meta(description="How often a busy process renews its lease.")] = 1.0
 
 
 class EngineSettings(Struct, frozen=True, kw_only=True):

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from msgspec import Meta, Raw, Struct
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from flatwater.server.type.base import MAX_ITEMS, Cursor, Id, Key, Limit, Paging, Time
 
 RunState = Literal["QUEUED", "RUNNING", "WAITING", "PAUSED", "SUCCEEDED", "FAILED", "CANCELED", "NEEDS_OPERATOR"]
 
 
-class RetryPolicy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    max_attempts: Annotated[int, Meta(ge=1, le=1000)] = 1
-    delay_s: Annotated[float, Meta(ge=0, le=86400)] = 1.0
-    factor: Annotated[float, Meta(ge=1, le=100)] = 2.0
-    max_delay_s: Annotated[float, Meta(ge=0, le=30 * 86400)] = 300.0
+class RetryPolicy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """``max_attempts`` counts the first one; retry n waits ``delay_s * factor**(n-1)``, at most ``max_delay_s``."""
+
+    max_attempts: Annotated[int, Meta(ge=1, le=1000)] | UnsetType = UNSET
+    delay_s: Annotated[float, Meta(ge=0, le=86400)] | UnsetType = UNSET
+    factor: Annotated[float, Meta(ge=1, le=100)] | UnsetType = UNSET
+    max_delay_s: Annotated[float, Meta(ge=0, le=30 * 86400)] | UnsetType = UNSET
+    jitter: Annotated[float, Meta(ge=0, le=1)] | UnsetType = UNSET
 
 
 class Submission(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -133,10 +136,3 @@ class LogLine(Struct, frozen=True):
     level: str
     path: str | None
     message: str
-
-
-class RunControl(Struct, frozen=True):
-    """The run's state when the request was taken; it may still be on its way to the one asked for."""
-
-    id: str
-    state: str

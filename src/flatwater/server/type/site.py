@@ -89,23 +89,37 @@ class SiteChangeQuery(Paging, frozen=True, kw_only=True):
 
 
 class SiteChanged(Struct, frozen=True):
+    """What a block (``run_id``, ``path``) or a person (neither) changed."""
+
     id: int
     at: float
-    site: str
-    run: str | None
+    site_id: str
+    run_id: str | None
     path: str | None
     change: Raw
 
 
 class Robot(Struct, frozen=True, kw_only=True):
+    """A robot now: ``run`` and ``path`` name the block that holds it; ``waypoints`` are ``[at, x, y]`` of its way."""
+
     id: str
     state: str
-    battery: float | None = None
-    station: str | None = None
-    x: float | None = None
-    y: float | None = None
-    run: str | None = None
-    path: str | None = None
+    available: bool
+    battery: float | None
+    station: str | None
+    last_station: str | None
+    x: float | None
+    y: float | None
+    tags: tuple[str, ...]
+    groups: tuple[str, ...]
+    run: str | None
+    path: str | None
+    order_id: str | None
+    operation: str | None
+    target: str | None
+    carrying: str | None
+    waypoints: tuple[tuple[float, float, float], ...]
+    error: str | None
 
 
 class RobotList(Struct, frozen=True):

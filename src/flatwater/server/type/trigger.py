@@ -4,27 +4,32 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
+import msgspec
 from msgspec import Meta, Raw, Struct
 
 from flatwater.server.type.base import Id, Paging, Text
 
 
 class TriggerInput(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Starts runs: each ``interval`` (spec: seconds), by ``cron`` (five fields, UTC) or at an ``event`` (its name)."""
+    """Starts runs: each ``interval``, by ``cron`` or at an ``event``.
+
+    ``spec`` is the interval in seconds, a cron line (five or six fields, UTC unless a time zone follows) or the event's
+    name. No more than ``max_pending`` of its runs are open at a time.
+    """
 
     id: Id
-    definition: Id
+    definition_id: Id
     kind: Literal["interval", "cron", "event"]
     spec: Annotated[str, Meta(min_length=1, max_length=255)]
     inputs: dict[str, Any] = {}
     priority: Annotated[int, Meta(ge=-1000, le=1000)] = 0
     enabled: bool = True
-    max_pending: Annotated[int, Meta(ge=1, le=10_000)] = 1
+    max_pending: Annotated[int, Meta(ge=1, le=1_000)] = 1
 
 
 class Trigger(Struct, frozen=True, kw_only=True):
     id: str
-    definition: str
+    definition_id: str
     kind: str
     spec: str
     inputs: Raw
@@ -61,4 +66,9 @@ class Event(Struct, frozen=True):
 
 class StreamQuery(Struct, frozen=True, kw_only=True):
     types: Annotated[tuple[Text, ...], Meta(max_length=20, description="Event types, separated by commas.")] = ()
-    token: str | None = None
+    run: Annotated[Id, Meta(description="Block and log events of this run only.")] | None = None
+    token: Annotated[str, Meta(description="The token, for clients that can set no headers.")] | None = None
+
+
+class StreamHeaders(Struct, frozen=True, kw_only=True):
+    last_event_id: Annotated[str, Meta(max_length=100)] = msgspec.field(default="", name="last-event-id")

@@ -1,0 +1,133 @@
+"""The composition root: opens every part in one stack, and makes the ASGI application of them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from time import time
+from typing import Any
+
+import msgspec
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.routing import Route as Mount
+from starlette.types import ASGIApp
+
+from flatwater.bounded import Ledger, TaskGroup
+from flatwater.engine.driver import RobotDriver
+from flatwater.engine.engine import Engine
+from flatwater.engine.option import EngineOptions
+from flatwater.server.api import routes
+from flatwater.server.auth import Guard, is_loopback, token_for
+from flatwater.server.counts import Counts
+from flatwater.server.endpoint import Endpoint
+from flatwater.server.notify import Notifier
+from flatwater.server.page import Page
+from flatwater.server.pulse import Pulse
+from flatwater.server.retention import Retention
+from flatwater.server.route import Route
+from flatwater.server.service import Service
+from flatwater.server.status import Sampler
+from flatwater.settings import Settings
+from flatwater.store import Store
+from flatwater.store.ident import new_id
+from flatwater.store.option import StoreOptions
+
+Opening = Callable[[], AbstractAsyncContextManager[Service]]
+DriverOf = Callable[[Store], AbstractAsyncContextManager[RobotDriver]]
+Attachment = Callable[[Service], AbstractAsyncContextManager[Any]]
+
+
+def build(settings: Settings, *, driver: DriverOf | None = None, attachments: Sequence[Attachment] = ()) -> Starlette:
+    """The server as an ASGI application; its lifespan opens and closes everything.
+
+    ``driver`` makes the robots' driver from the open store. ``attachments`` run beside the engine for as long as the
+    server does (the demo plant is one).
+    """
+    settings = with_token(settings)
+    return application(settings, lambda: opened(settings, driver=driver, attachments=attachments))
+
+
+def with_token(settings: Settings) -> Settings:
+    """The settings with a token where one is needed and none is set."""
+    server = settings.server
+    token = token_for(server.host, server.token)
+    return msgspec.structs.replace(settings, server=msgspec.structs.replace(server, token=token))
+
+
+def application(settings: Settings, opening: Opening) -> Starlette:
+    """The ASGI application over the service that ``opening`` gives."""
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[dict[str, Any]]:
+        async with opening() as service:
+            yield {"service": service}
+
+    server = settings.server
+    guard = Middleware(Guard, token=server.token, loopback=is_loopback(server.host), hosts=server.allowed_hosts)
+    by_path: dict[str, list[Route]] = {}
+    for route in routes(compatibility=server.compatibility):
+        by_path.setdefault(route.path, []).append(route)
+    app = Starlette(
+        routes=[Mount(path, Endpoint(found)) for path, found in by_path.items()], middleware=[guard], lifespan=lifespan
+    )
+    app.router.redirect_slashes = False
+    page: ASGIApp = Page()
+    app.router.default = page
+    return app
+
+
+@asynccontextmanager
+async def opened(
+    settings: Settings,
+    *,
+    driver: DriverOf | None = None,
+    attachments: Sequence[Attachment] = (),
+    notifier: Notifier | None = None,
+) -> AsyncIterator[Service]:
+    """Every part of a server, open and at work; closed in the opposite order."""
+    ledger = Ledger()
+    async with AsyncExitStack() as stack:
+        enter = stack.enter_async_context
+        store = await enter(Store.open(settings.store.url, _options(StoreOptions, settings.store), ledger))
+        fleet = await enter(driver(store)) if driver is not None else None
+        engine = await enter(
+            Engine(
+                store,
+                driver=fleet,
+                databases=settings.databases,
+                options=_options(EngineOptions, settings.engine),
+                ledger=ledger,
+            )
+        )
+        streams = await enter(TaskGroup("server.streams", max_tasks=settings.engine.max_subscribers, ledger=ledger))
+        tasks = await enter(TaskGroup("server.tasks", max_tasks=20, ledger=ledger))
+        alive = notifier.alive if notifier is not None and notifier.watchdog_s else None
+        sampler = Sampler(settings.status, ledger=ledger, alive=alive)
+        counts = Counts(store)
+        pulse = Pulse(engine, counts, sampler, settings.stream.status_s)
+        service = Service(
+            settings=settings,
+            ledger=ledger,
+            store=store,
+            engine=engine,
+            tasks=tasks,
+            streams=streams,
+            sampler=sampler,
+            counts=counts,
+            pulse=pulse,
+            boot=new_id(),
+            started_at=time(),
+            token_required=bool(settings.server.token),
+        )
+        for part in (sampler, pulse, Retention(store, settings.retention)):
+            tasks.start(part.run(), name=f"{type(part).__name__.lower()} loop")
+        for attachment in attachments:
+            await enter(attachment(service))
+        yield service
+
+
+def _options(kind: Any, settings: msgspec.Struct) -> Any:
+    """A part's own options from the settings of the same names."""
+    names = kind.__struct_fields__ if hasattr(kind, "__struct_fields__") else kind.__slots__
+    return kind(**{name: getattr(settings, name) for name in names})

@@ -136,13 +136,23 @@ class Activation:
             try:
                 await self._attempt(node, path, attempt, started)
                 return
+            except (LoopBroken, RunReturned):  # a block with children: a jump out of them
+                self.journal.step(
+                    node, path, State.SUCCEEDED, started, attempt=attempt, waits=self.waits.ended(path)
+                )
+                raise
             except asyncio.CancelledError:
                 if self.canceled or not self.stopping:
-                    self.journal.step(node, path, State.CANCELED, started, attempt=attempt)
+                    self.journal.step(
+                        node, path, State.CANCELED, started, attempt=attempt, waits=self.waits.ended(path)
+                    )
                 raise
             except Exception as error:
                 failed = self._failure(node, path, error)
-            self.journal.step(node, path, State.FAILED, started, attempt=attempt, error=failed.message)
+            self.journal.step(
+                node, path, State.FAILED, started,
+                attempt=attempt, error=failed.message, waits=self.waits.ended(path),
+            )  # fmt: skip
             attempt = await self._next_attempt(node, path, attempt, failed)
 
     async def _past_attempts(self, node: Node, path: str) -> int:

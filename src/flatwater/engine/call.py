@@ -22,9 +22,12 @@ if TYPE_CHECKING:
 _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
 
-def order_id(run_id: str, path: str, attempt: int) -> str:
-    """The id under which the outside knows this attempt of this block: the same after a replay."""
-    digest = hashlib.sha256(f"{run_id}\n{path}\n{attempt}".encode()).digest()
+def order_id(run_id: str, path: str, run_attempt: int, attempt: int) -> str:
+    """The id under which the outside knows this attempt of this block: the same after a replay.
+
+    The run's own attempt is part of it, because a retried run counts the attempts of its blocks afresh.
+    """
+    digest = hashlib.sha256(f"{run_id}\n{path}\n{run_attempt}\n{attempt}".encode()).digest()
     number = int.from_bytes(digest[:17], "big")
     return "".join(_ALPHABET[(number >> shift) & 31] for shift in range(130, -1, -5))[-26:]
 
@@ -77,7 +80,10 @@ class Call:
 
     @property
     def order_id(self) -> str:
-        return order_id(self._run.id, self.path, self.attempt)
+        step = self._run.past(self.path)
+        if step is not None and step.order_id is not None and step.state == State.RUNNING and step.attempt == self.attempt:
+            return step.order_id
+        return order_id(self._run.id, self.path, self._run.row.attempt, self.attempt)
 
     @property
     def robot(self) -> str | None:

@@ -127,8 +127,9 @@ class Journal:
         progress: dict[str, Any] | None = None,
         error: str | None = None,
         order_id: str | None = None,
+        waits: Iterable[str] = (),
     ) -> Commit:
-        """Record how a block stands."""
+        """Record how a block stands; with it go the rows of ``waits`` that it no longer has."""
         ended = None if state is State.RUNNING else time()
         text = dump(outputs) if outputs else None
         noted = dump(progress) if progress is not None else None
@@ -147,7 +148,7 @@ class Journal:
             order_id,
             error,
         )
-        return self._put(node, path, state, op)
+        return self._put(node, path, state, op, *(waiters.delete(self._run_id, waited) for waited in waits))
 
     def _put(self, node: Node, path: str, state: State, *ops: Any) -> Commit:
         self._last = commit = self._writer.put(*ops)

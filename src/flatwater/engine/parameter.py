@@ -1,7 +1,8 @@
 """Parameters: what a block declares, and how what a definition says becomes the values that the block is given.
 
 The imported format stores every literal as text, so ``"3"`` given for a Long is 3. Literals are converted once, when
-the definition is compiled; what an expression gives is converted each time. Blank and null mean "not given": the default.
+the definition is compiled; what an expression gives is converted each time. Blank and null mean that nothing was given,
+so the default counts.
 """
 
 from __future__ import annotations
@@ -75,6 +76,8 @@ class Param(msgspec.Struct, frozen=True, kw_only=True):
         """``value`` as the function wants it. Raises `ConversionError` when it is beyond bounds or choices."""
         try:
             return msgspec.convert(value, self.annotation)
+        except RecursionError:
+            raise ConversionError("is nested too deeply") from None
         except msgspec.ValidationError as error:
             reason = str(error).replace("`", "").replace("$", self.name)
             raise ConversionError(f"does not fit: {reason}, not {kind(value)}") from None

@@ -24,6 +24,7 @@ _PLAIN: Final[dict[Any, ParamType]] = {
     object: ParamType.ANY,
 }
 _OPEN: Final = (Any, object)
+_SCALARS: Final = (ParamType.STRING, ParamType.BOOLEAN, ParamType.LONG, ParamType.DOUBLE, ParamType.ARRAY)
 
 Hints: TypeAlias = dict[str, Any]
 
@@ -188,3 +189,15 @@ def _description(hint: Any) -> str:
                 return note.description
         return _description(get_args(hint)[0])
     return ""
+
+
+def output_names(outputs: Any) -> frozenset[str] | None:
+    """The names of a block's outputs; None where its type leaves them open."""
+    bare = strip(outputs)
+    if bare is None or bare is types.NoneType:
+        return frozenset()
+    if isinstance(bare, type) and issubclass(bare, msgspec.Struct):
+        return frozenset(each.encode_name for each in msgspec.structs.fields(bare))
+    if isinstance(bare, type) and dataclasses.is_dataclass(bare):
+        return frozenset(each.name for each in dataclasses.fields(bare))
+    return frozenset({"result"}) if bare in _PLAIN and _PLAIN[bare] in _SCALARS else None

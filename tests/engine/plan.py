@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 Block = dict[str, Any]
@@ -23,7 +24,7 @@ def b(id: int, kind: str, params: dict[str, Any] | None = None, name: str = "", 
 def param(value: Any) -> dict[str, Any]:
     if isinstance(value, str) and value.startswith("="):
         return {"type": "Expression", "value": value[1:], "required": False}
-    text = value if isinstance(value, str) else {True: "true", False: "false"}.get(value, str(value))
+    text = value if isinstance(value, str) else json.dumps(value)
     return {"type": "Simple", "value": text, "required": False}
 
 
@@ -34,7 +35,7 @@ def plan(label: str, *blocks: Block, inputs: Any = (), outputs: dict[str, str] |
         "version": 1,
         "inputParams": [{"name": name, "type": kind, "required": False} for name, kind in inputs],
         "outputParams": [
-            {"name": name, "type": "JSONObject", "value": f"={source}"} for name, source in (outputs or {}).items()
+            {"name": name, "type": "Any", "value": f"={source}"} for name, source in (outputs or {}).items()
         ],
         "rootBlock": {
             "id": -1, "name": "root", "blockType": "RootBp", "children": {"default": list(blocks)}, "inputParams": {},

@@ -73,7 +73,7 @@ def count(tx: Tx, cap: int | None = None) -> dict[State, int]:
     return counts
 
 
-def page(tx: Tx, filter: RunFilter, after: str | None = None, limit: int = 50) -> Page:  # noqa: A002
+def page(tx: Tx, filter: RunFilter, after: str | None = None, limit: int = 50) -> Page:
     """Runs that pass the filter, newest first, those after the cursor `after` (the `next` of the page before)."""
     wanted = _conditions(filter, after)
     # One ordered scan of the index per state, merged: an IN list would sort everything that matches.
@@ -93,7 +93,7 @@ def _part(wanted: list[ColumnElement[bool]], state: str | None, limit: int) -> S
     return select(*_SUMMARY).where(*wanted, *more).order_by(_r.c.id.desc()).limit(limit)
 
 
-def _conditions(filter: RunFilter, after: str | None) -> list[ColumnElement[bool]]:  # noqa: A002
+def _conditions(filter: RunFilter, after: str | None) -> list[ColumnElement[bool]]:
     equal = {
         "definition_id": filter.definition,
         "label": filter.label,

@@ -68,7 +68,7 @@ def put(
     path: str,
     block_id: int,
     name: str,
-    type: str,  # noqa: A002 - the column's name
+    type: str,
     state: str,
     attempt: int,
     started_at: float | None,

@@ -53,7 +53,7 @@ class Activation:
         self.flow = flow
         inputs = msgspec.json.decode(row.inputs) if row.inputs else {}
         self.context = Context(inputs, task_scope(row))
-        self.journal = Journal(services.store.writer, row, services.emit_block)
+        self.journal = Journal(services, row)
         self.waits = Waits(self, memory.waits if memory is not None else {})
         self.robots: dict[str, str] = {}
         self.executing: dict[str, tuple[Node, float]] = {}
@@ -137,9 +137,7 @@ class Activation:
                 await self._attempt(node, path, attempt, started)
                 return
             except (LoopBroken, RunReturned):  # a block with children: a jump out of them
-                self.journal.step(
-                    node, path, State.SUCCEEDED, started, attempt=attempt, waits=self.waits.ended(path)
-                )
+                self.journal.step(node, path, State.SUCCEEDED, started, attempt=attempt, waits=self.waits.ended(path))
                 raise
             except asyncio.CancelledError:
                 if self.canceled or not self.stopping:

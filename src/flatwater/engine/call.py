@@ -12,6 +12,7 @@ import msgspec
 from flatwater.engine.signal import OperatorNeeded
 from flatwater.engine.wait import Wait
 from flatwater.errors import LimitError
+from flatwater.store import waiter as waiters
 from flatwater.store.state import State
 
 if TYPE_CHECKING:
@@ -81,8 +82,10 @@ class Call:
     @property
     def order_id(self) -> str:
         step = self._run.past(self.path)
-        if step is not None and step.order_id is not None and step.state == State.RUNNING and step.attempt == self.attempt:
-            return step.order_id
+        if step is not None and step.state == State.RUNNING and step.attempt == self.attempt:
+            known = step.order_id
+            if known is not None:
+                return known
         return order_id(self._run.id, self.path, self._run.row.attempt, self.attempt)
 
     @property
@@ -159,6 +162,11 @@ class Call:
         due_at = None if timeout_s is None else now + timeout_s
         encoded = None if want is None else msgspec.json.encode(want).decode()
         wait = Wait(self._next(), kind, key, reason, now, due_at, encoded)
+        if insert and kind == "child" and self._run.waits.stored(wait.path) is None:
+            # The child may have ended already: that must be looked up where ends are written.
+            granted = await self.transact(waiters.add, wait.row(self.run_id, self.rank))
+            wait.granted = None if granted is None else msgspec.json.decode(granted)
+            insert = False
         return await self._aside(self._run.waits.grant(wait, insert=insert))
 
     def waited(self) -> Wait | None:

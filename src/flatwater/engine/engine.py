@@ -35,6 +35,7 @@ from flatwater.engine.trigger import Triggers
 from flatwater.engine.web import Web
 from flatwater.errors import InputError
 from flatwater.store import event as events
+from flatwater.store import log as logs
 from flatwater.store import run as runs
 from flatwater.store import site as sites
 from flatwater.store import step as steps
@@ -94,7 +95,7 @@ class Engine:
         )
         self._tasks = self._group("activations", self.options.max_active + 100)
         self._branches = self._group("branches", self.options.max_branches)
-        self._loops = self._group("engine loops", 20)
+        self._loops = self._group("engine loops", self.options.max_active + 20)
         self.services = Services(
             store=store,
             options=self.options,
@@ -127,6 +128,7 @@ class Engine:
         services.busy = scheduler.busy
         services.granted = scheduler.granted
         services.emit_block = self._emit_block
+        services.trim_log = self._trim_log
 
     async def _begin(self, claimed: Any) -> None:
         await self._runner.begin(claimed)
@@ -358,6 +360,10 @@ class Engine:
     def _emit_block(self, run_id: str, path: str, name: str, state: str) -> None:
         if self.events.wanted:
             self.events.publish({"type": "block", "run_id": run_id, "path": path, "name": name, "state": state})
+
+    def _trim_log(self, run_id: str) -> None:
+        trim = self.store.writer.call(logs.trim, run_id, self.options.max_log_lines)
+        self._loops.start(trim, name=f"trim the log of {run_id}")
 
     async def _watch(self) -> None:
         """Prove that contexts die with their runs."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from time import time
 from typing import TYPE_CHECKING, Any
 
@@ -19,12 +19,12 @@ from flatwater.store.state import State
 if TYPE_CHECKING:
     from flatwater.engine.call import Call
     from flatwater.engine.definition import Node
+    from flatwater.engine.service import Services
     from flatwater.store.commit import Commit
     from flatwater.store.run import Claimed
     from flatwater.store.step import Step
     from flatwater.store.variable import Variable
     from flatwater.store.waiter import Waiter
-    from flatwater.store.writer import Writer
 
 _encode = msgspec.json.Encoder(enc_hook=str).encode
 _decode = msgspec.json.decode
@@ -105,13 +105,14 @@ class Journal:
     ``barrier`` returns when all of it is durable. One ``put`` is one transaction, in order.
     """
 
-    __slots__ = ("_emit", "_epoch", "_last", "_lines", "_run_id", "_writer")
+    __slots__ = ("_emit", "_epoch", "_last", "_lines", "_run_id", "_trim", "_writer")
 
-    def __init__(self, writer: Writer, row: Claimed, emit: Callable[[str, str, str, str], None] | None) -> None:
-        self._writer = writer
+    def __init__(self, services: Services, row: Claimed) -> None:
+        self._writer = services.store.writer
         self._run_id = row.id
         self._epoch = row.epoch
-        self._emit = emit
+        self._emit = services.emit_block
+        self._trim = services.trim_log
         self._last: Commit | None = None
         self._lines = 0
 
@@ -152,8 +153,7 @@ class Journal:
 
     def _put(self, node: Node, path: str, state: State, *ops: Any) -> Commit:
         self._last = commit = self._writer.put(*ops)
-        if self._emit is not None:
-            self._emit(self._run_id, path, node.name, state)
+        self._emit(self._run_id, path, node.name, state)
         return commit
 
     async def intend(self, call: Call) -> None:
@@ -198,12 +198,11 @@ class Journal:
         """Drop the records below a path: those of a loop's iteration long past."""
         self._last = self._writer.put(steps.delete(self._run_id, prefix))
 
-    def log(self, path: str, level: str, message: str, *, keep: int = 1_000) -> None:
-        ops = [logs.add(self._run_id, time(), level, path, message)]
+    def log(self, path: str, level: str, message: str) -> None:
+        self._last = self._writer.put(logs.add(self._run_id, time(), level, path, message))
         self._lines += 1
         if self._lines % TRIM_EVERY == 0:
-            ops.append(logs.trim(self._run_id, keep))
-        self._last = self._writer.put(*ops)
+            self._trim(self._run_id)
 
     async def barrier(self) -> None:
         if self._last is not None:

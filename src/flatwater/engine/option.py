@@ -22,6 +22,8 @@ class EngineOptions:
     """How deep sub-tasks may nest at run time."""
     max_value_bytes: int = 4 * 1024 * 1024
     """Size of one block's outputs, or one variable, as JSON."""
+    max_log_lines: int = 1_000
+    """Newest lines kept of one run's log."""
     max_flows: int = 256
     """Compiled definitions kept ready."""
     max_kept_iterations: int = 100

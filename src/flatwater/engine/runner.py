@@ -113,6 +113,7 @@ class Runner:
             log.warning("run %s left memory without a record: %s", activation.id, error)
             return
         finally:
+            activation.waits.close()
             self._contexts.ended(reference)
             self._scheduler.left(activation)
         self._on_left(activation, ending)
@@ -208,8 +209,9 @@ class Runner:
         ops.extend(waiters.delete(row.id, path) for path in activation.waits.rows())
         grant = None
         if row.parent_id is not None and row.parent_path is not None:
-            grant = {"state": ending.state, "outputs": ending.outputs or {}, "error": ending.error}
-            ops.extend(waiters.child_ended(row.id, row.parent_id, dump(grant)))
+            text = waiters.outcome(ending.state, outputs, ending.error, ending.error_kind)
+            grant = Grant(row.parent_id, row.parent_path, text, None)
+            ops.extend(waiters.child_ended(row.id, row.parent_id, text))
         commit = writer.put(*ops)
         if activation.holds_sites and self._releases(activation, ending):
             self._scheduler.granted(await writer.call(sites.release, row.id, time()))
@@ -217,8 +219,7 @@ class Runner:
         if activation.used_robot and self._services.robots is not None:
             await self._services.robots.release_run(row.id)
         if grant is not None:
-            assert row.parent_id is not None
-            self._scheduler.granted([Grant(row.parent_id, row.parent_path or "", dump(grant), None)])
+            self._scheduler.granted([grant])
 
     def _releases(self, activation: Activation, ending: Ending) -> bool:
         policy = activation.flow.release

@@ -52,6 +52,7 @@ class Services:
     busy: Callable[[Activation], None] = field(init=False)
     granted: Callable[[Iterable[Grant]], None] = field(init=False)
     emit_block: Callable[[str, str, str, str], None] = field(init=False)
+    trim_log: Callable[[str], None] = field(init=False)
     robots: RobotBridge | None = None
     threads: ThreadPoolExecutor | None = None
 

@@ -17,6 +17,7 @@ import msgspec
 
 from flatwater.engine.signal import Parked, WaitTimeout
 from flatwater.errors import RunError
+from flatwater.store.waiter import Waiter
 
 if TYPE_CHECKING:
     from flatwater.engine.activation import Activation
@@ -40,6 +41,10 @@ class Wait(msgspec.Struct, eq=False):
     stored: bool = False
     future: asyncio.Future[Any] | None = None
 
+    def row(self, run_id: str, rank: float) -> Waiter:
+        """As the store keeps it."""
+        return Waiter(run_id, self.path, self.kind, self.key, self.since, rank, self.due_at, self.reason, self.want)
+
 
 class Waits:
     """Open waits and live branches of an activation."""
@@ -54,6 +59,16 @@ class Waits:
         self._branches = 1
         self._timer: asyncio.TimerHandle | None = None
         self.touched = bool(stored)
+
+    def close(self) -> None:
+        """Break the circle with the activation, so that its context dies now and not with the next collection."""
+        self._disarm()
+        del self._run
+
+    def _disarm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     # ---- branches: how many could still do something --------------------------------------------
 
@@ -217,13 +232,11 @@ class Waits:
 
     def _unsettle(self) -> None:
         self._run.services.busy(self._run)
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._disarm()
 
     def park(self) -> None:
         """Send every open wait to the store and end the activation, if nothing else executes."""
-        self._timer = None
+        self._disarm()
         if not self.idle and self._run.stopping is None:
             return
         self._parked_deadlines = tuple(self._deadlines.values())

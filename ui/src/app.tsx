@@ -32,7 +32,7 @@ export function App() {
       </a>
       <div class="frame">
         <Navigation />
-        <main id="main">
+        <main id="main" tabIndex={-1}>
           <View />
         </main>
       </div>
@@ -43,7 +43,7 @@ export function App() {
 
 function focusMain(event: Event): void {
   event.preventDefault();
-  document.querySelector<HTMLElement>("#main h1")?.focus();
+  document.getElementById("main")?.focus();
 }
 
 function Navigation() {
@@ -98,10 +98,8 @@ function View() {
   const last = useRef("");
   const key = name !== undefined && place === "runs" ? `runs/${name}` : place;
   useEffect(() => {
-    const heading = document.querySelector<HTMLElement>("#main h1");
-    document.title = `${heading?.textContent ?? "Flatwater"} · Flatwater`;
-    // After a change of view the reader starts at its heading; on the first load the browser's own start is right.
-    if (last.current !== "" && last.current !== key) heading?.focus({ preventScroll: true });
+    // After a change of view the reader starts at its beginning; on the first load the browser's own start is right.
+    if (last.current !== "" && last.current !== key) document.getElementById("main")?.focus({ preventScroll: true });
     if (last.current !== key) scrollTo(0, 0);
     last.current = key || "/";
   }, [key]);
@@ -113,7 +111,7 @@ function View() {
   if (place === "ledger") return <LedgerView />;
   return (
     <div class="view">
-      <h1 tabIndex={-1}>No such page</h1>
+      <h1>No such page</h1>
       <p>
         <a href={href([])}>Go to the overview</a>
       </p>

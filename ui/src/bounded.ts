@@ -4,18 +4,23 @@
  */
 import type { LedgerItem } from "./type";
 
-interface Holder {
+export interface Holder {
   item(): LedgerItem;
 }
 
 const holders: Holder[] = [];
+
+/** For holders that live as long as the page: nothing is ever taken out of the list. */
+export function register(holder: Holder): void {
+  holders.push(holder);
+}
 
 /** What this page itself holds, in the shape of the server's ledger. */
 export function pageLedger(): LedgerItem[] {
   return holders.map((holder) => holder.item());
 }
 
-function itemOf(name: string, kind: string, size: number, bound: number, evictions: number): LedgerItem {
+export function itemOf(name: string, kind: string, size: number, bound: number, evictions: number): LedgerItem {
   return { name, kind, size, bound, bytes: null, max_bytes: null, evictions };
 }
 
@@ -28,7 +33,7 @@ export class BoundedMap<K, V> implements Holder {
     readonly bound: number,
     readonly name = "",
   ) {
-    if (name) holders.push(this);
+    if (name) register(this);
   }
 
   get size(): number {
@@ -78,7 +83,7 @@ export class Ring<T> implements Holder {
     readonly bound: number,
     readonly name = "",
   ) {
-    if (name) holders.push(this);
+    if (name) register(this);
   }
 
   get size(): number {

@@ -1,5 +1,6 @@
 /** Server-sent events: the text format, and the merging of a flood of events into what one frame has to draw. */
-import type { BlockState, Pulse, Robot, Run, Site } from "./type";
+import { itemOf, register } from "./bounded";
+import type { BlockState, LedgerItem, Pulse, Robot, Run, Site } from "./type";
 
 export interface Message {
   id: string;
@@ -23,6 +24,7 @@ export interface Batch {
 }
 
 const MAX_MESSAGE_CHARS = 1_000_000;
+const TOO_LONG = "an event of the stream is longer than 1 MB";
 
 /** Cuts the text of an event stream into messages (https://html.spec.whatwg.org/multipage/server-sent-events.html). */
 export class MessageParser {
@@ -30,16 +32,18 @@ export class MessageParser {
   #id = "";
   #event = "";
   #data: string[] = [];
+  #size = 0;
 
   /** Raises an Error when a single line or message exceeds the bound. */
   push(chunk: string): Message[] {
     const lines = (this.#rest + chunk).split(/\r\n|\n|\r(?!$)/);
     this.#rest = lines.pop() ?? "";
-    if (this.#rest.length > MAX_MESSAGE_CHARS) throw new Error("an event of the stream is longer than 1 MB");
+    if (this.#rest.length > MAX_MESSAGE_CHARS) throw new Error(TOO_LONG);
     const messages: Message[] = [];
     for (const line of lines) {
       if (line === "") this.#end(messages);
       else this.#field(line);
+      if (this.#size > MAX_MESSAGE_CHARS) throw new Error(TOO_LONG);
     }
     return messages;
   }
@@ -51,13 +55,17 @@ export class MessageParser {
     const value = colon < 0 ? "" : line.slice(colon + (line[colon + 1] === " " ? 2 : 1));
     if (name === "id") this.#id = value;
     else if (name === "event") this.#event = value;
-    else if (name === "data") this.#data.push(value);
+    else if (name === "data") {
+      this.#data.push(value);
+      this.#size += value.length;
+    }
   }
 
   #end(messages: Message[]): void {
     if (this.#data.length > 0) messages.push({ id: this.#id, event: this.#event || "message", data: this.#data.join("\n") });
     this.#event = "";
     this.#data = [];
+    this.#size = 0;
   }
 }
 
@@ -65,8 +73,14 @@ export class MessageParser {
 export class Coalescer {
   #pending = new Map<string, StreamEvent>();
   #missed = 0;
+  #lost = 0;
 
-  constructor(readonly bound = 2000) {}
+  constructor(
+    readonly bound = 2000,
+    readonly name = "",
+  ) {
+    if (name) register(this);
+  }
 
   get size(): number {
     return this.#pending.size;
@@ -81,11 +95,18 @@ export class Coalescer {
     const before = this.#pending.get(key);
     if (before) this.#pending.set(key, { ...before, ...event } as StreamEvent);
     else if (this.#pending.size < this.bound) this.#pending.set(key, event);
-    else this.#missed += 1;
+    else {
+      this.#missed += 1;
+      this.#lost += 1;
+    }
   }
 
   miss(): void {
     this.#missed += 1;
+  }
+
+  item(): LedgerItem {
+    return itemOf(this.name, "map", this.size, this.bound, this.#lost);
   }
 
   drain(): Batch {

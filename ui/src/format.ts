@@ -7,7 +7,6 @@ const dayTime = new Intl.DateTimeFormat("en-GB", {
   month: "short",
   hour: "2-digit",
   minute: "2-digit",
-  second: "2-digit",
 });
 const UNITS = ["B", "kB", "MB", "GB", "TB"];
 const NONE = "–";
@@ -19,7 +18,7 @@ export function count(value: number | null | undefined): string {
 /** Three significant digits, never more than the value deserves: 0.5, 12.3, 456. */
 export function short(value: number): string {
   const size = Math.abs(value);
-  return size >= 99.95 ? integer.format(value) : value.toFixed(size >= 9.995 ? 1 : size === 0 ? 0 : 2).replace(/\.?0+$/, "");
+  return size >= 99.95 ? integer.format(value) : String(Number(value.toFixed(size >= 9.995 ? 1 : 2)));
 }
 
 export function bytes(value: number | null | undefined): string {
@@ -64,10 +63,14 @@ function pair(big: number, bigUnit: string, small: number, smallUnit: string): s
   return small === 0 ? `${big} ${bigUnit}` : `${big} ${bigUnit} ${small} ${smallUnit}`;
 }
 
-/** The time of day, with the date when it was not within the last 18 hours. */
+/** The time of day, with the date when it is another day. */
 export function time(at: number | null | undefined, now = Date.now() / 1000): string {
   if (at == null) return NONE;
-  return (Math.abs(now - at) < 18 * 3600 ? clockTime : dayTime).format(at * 1000);
+  return (sameDay(at, now) ? clockTime : dayTime).format(at * 1000);
+}
+
+function sameDay(one: number, other: number): boolean {
+  return new Date(one * 1000).toDateString() === new Date(other * 1000).toDateString();
 }
 
 export function ordinal(n: number): string {

@@ -1,9 +1,9 @@
 /** Runs: what their states mean for a person, what may be done in each, and the live list. */
 import { signal } from "@preact/signals";
-import { BoundedMap } from "./bounded";
+import { BoundedMap, type Holder, itemOf, register } from "./bounded";
 import type { Batch } from "./event";
 import { age, duration, ordinal, plural } from "./format";
-import type { BlockState, Run, RunAction, State, Wait } from "./type";
+import type { BlockState, LedgerItem, Run, RunAction, State, Wait } from "./type";
 
 export const STATES: readonly State[] = ["QUEUED", "RUNNING", "WAITING", "PAUSED", "NEEDS_OPERATOR", "SUCCEEDED", "FAILED", "CANCELED"];
 export const ENDED: ReadonlySet<string> = new Set(["SUCCEEDED", "FAILED", "CANCELED"]);
@@ -119,7 +119,7 @@ export function matches(run: Run, filter: ListFilter): boolean {
  * The rows of the shown page, at most `bound`. Known rows change at once; new rows come in with `settle`, which the view
  * calls twice a second and not while the user points at the list, so that nothing moves under a finger.
  */
-export class RunList {
+export class RunList implements Holder {
   readonly rows = signal<readonly Run[]>([]);
   /** Runs that have come since and are not in the list yet. */
   readonly fresh = signal(0);
@@ -129,8 +129,12 @@ export class RunList {
   #filter: ListFilter = { states: [], definition: "", order: "" };
   readonly #new: BoundedMap<string, Run>;
 
-  constructor(readonly bound: number) {
+  constructor(
+    readonly bound: number,
+    readonly name = "",
+  ) {
     this.#new = new BoundedMap(bound);
+    if (name) register(this);
   }
 
   /**
@@ -151,8 +155,8 @@ export class RunList {
     this.rows.value = this.rows.value.map((run) => loaded.get(run.id) ?? run);
   }
 
-  get newSize(): number {
-    return this.#new.size;
+  item(): LedgerItem {
+    return itemOf(this.name, "list", this.rows.peek().length + this.#new.size, 2 * this.bound, this.#new.evictions);
   }
 
   /** True when shown rows changed: what they wait for comes only with the next load. */

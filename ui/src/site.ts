@@ -1,4 +1,6 @@
 /** Sites: how a group is laid out on the map, and what one site is in words. */
+import { BoundedMap } from "./bounded";
+import type { Batch } from "./event";
 import { plural } from "./format";
 import type { Robot, Site } from "./type";
 
@@ -132,4 +134,17 @@ export function pitchOf(points: readonly { x: number; y: number }[]): number {
 export function describeRobots(robots: readonly Robot[]): string {
   const busy = robots.filter((robot) => robot.run !== null).length;
   return robots.length === 0 ? "No robots." : `${plural(robots.length, "robot")}, ${busy} at work.`;
+}
+
+/** The loaded things by id, changed by the events about them. */
+export function patched<T extends { id: string }>(items: readonly T[], type: "site" | "robot", batch: Batch, most: number): readonly T[] {
+  const changed = batch.events.filter((event) => event.type === type);
+  if (changed.length === 0) return items;
+  const known = new BoundedMap<string, T>(most);
+  for (const item of items) known.set(item.id, item);
+  for (const { type: _type, ...fields } of changed) {
+    const change = fields as unknown as T;
+    known.set(change.id, { ...known.get(change.id), ...change });
+  }
+  return known.values();
 }

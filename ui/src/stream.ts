@@ -14,12 +14,14 @@ type Listener = (batch: Batch) => void;
 const SILENCE_MS = 20_000;
 /** A response that lasts for weeks is reopened now and then, so that nothing inside the browser grows with it. */
 const RENEW_MS = 3_600_000;
+/** Things that changed since the last frame. */
+const MAX_PENDING = 2000;
 const FIRST_RETRY_MS = 300;
 const MAX_RETRY_MS = 10_000;
 
 export class Stream {
   readonly link = signal<Link>("connecting");
-  readonly #coalescer = new Coalescer();
+  readonly #coalescer: Coalescer;
   readonly #listeners = new Set<Listener>();
   #types = "status";
   #run = "";
@@ -28,7 +30,17 @@ export class Stream {
   #stopped = true;
   #connection: AbortController | null = null;
 
-  constructor(readonly schedule: (draw: () => void) => number = (draw) => requestAnimationFrame(draw)) {}
+  constructor(
+    readonly schedule: (draw: () => void) => number = (draw) => requestAnimationFrame(draw),
+    name = "",
+  ) {
+    this.#coalescer = new Coalescer(MAX_PENDING, name);
+  }
+
+  /** Events that wait for the next frame. */
+  get pending(): number {
+    return this.#coalescer.size;
+  }
 
   listen(listener: Listener): () => void {
     this.#listeners.add(listener);
@@ -147,4 +159,4 @@ function pause(ms: number): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, ms));
 }
 
-export const stream = new Stream();
+export const stream = new Stream(undefined, "events until the next frame");

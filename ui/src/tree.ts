@@ -32,6 +32,8 @@ export interface TreeView {
 /** The more a state asks for attention, the further left. */
 const URGENCY: readonly BlockState[] = ["FAILED", "NEEDS_OPERATOR", "RUNNING", "WAITING", "PAUSED", "QUEUED", "CANCELED", "SUCCEEDED", "SKIPPED"];
 
+const LIVE: ReadonlySet<BlockState> = new Set(["NEEDS_OPERATOR", "RUNNING", "WAITING", "PAUSED"]);
+
 /** Steps by path, with the iterations that occur under each loop. Holds at most MAX_STEPS. */
 export class StepIndex {
   readonly #steps = new Map<string, Step>();
@@ -102,13 +104,10 @@ export class StepIndex {
   }
 }
 
-/** The first iteration that wants attention, else the last. */
+/** Where something happens now, else the first that failed, else the last. */
 function interesting(indices: number[], states: Map<number, BlockState>): number {
-  for (const state of ["FAILED", "NEEDS_OPERATOR", "RUNNING", "WAITING", "PAUSED"] as const) {
-    const found = indices.find((index) => states.get(index) === state);
-    if (found !== undefined) return found;
-  }
-  return indices[indices.length - 1] ?? 0;
+  const live = indices.findLast((index) => LIVE.has(states.get(index) ?? "SKIPPED"));
+  return live ?? indices.find((index) => states.get(index) === "FAILED") ?? indices[indices.length - 1] ?? 0;
 }
 
 function idOf(path: string): number {

@@ -102,8 +102,8 @@ export interface Site {
   lane: string | null;
   depth: number | null;
   mouths: number | null;
-  tags: Json;
-  attrs: Json;
+  tags: string[];
+  attrs: { [name: string]: Json };
   map_id: string | null;
   x: number | null;
   y: number | null;

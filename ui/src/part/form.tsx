@@ -17,7 +17,7 @@ export function FormField({ prefix, field, value, error, onChange }: FieldProps)
       <label for={id}>
         {field.label}
         {field.required && <em> required</em>}
-        {field.label !== field.name && <code>{field.name}</code>}
+        {prefix === "input" && field.label !== field.name && <code>{field.name}</code>}
       </label>
       <Control field={field} id={id} value={value} invalid={Boolean(error)} onChange={onChange} />
       <span class="field-note" id={`${id}-note`} data-error={Boolean(error)}>

@@ -8,13 +8,10 @@ interface MeterProps {
   text: string;
 }
 
-const HIGH = 0.8;
-
 export function Meter({ value, bound, label, text }: MeterProps) {
   const share = bound && bound > 0 ? Math.min(1, value / bound) : 0;
-  const level = share >= 1 ? "full" : share >= HIGH ? "high" : "normal";
-  return (
-    <span class="meter" data-level={level}>
+    return (
+    <span class="meter">
       <span class="meter-text">{text}</span>
       <svg class="meter-bar" viewBox="0 0 100 6" preserveAspectRatio="none" role="img" aria-label={`${label}: ${percent(value, bound ?? 0)}`}>
         <rect width="100" height="6" />

@@ -1,5 +1,6 @@
 /** Small pieces that every view is made of. */
 import type { ComponentChildren } from "preact";
+import { useEffect } from "preact/hooks";
 import type { Json } from "../type";
 import { notify } from "../notice";
 import { Icon, type IconName } from "./icon";
@@ -27,11 +28,18 @@ export function Card({ title, note, action, children, class: extra = "" }: CardP
   );
 }
 
+export function useTitle(title: string): void {
+  useEffect(() => {
+    document.title = `${title} · Flatwater`;
+  }, [title]);
+}
+
 export function PageHead({ title, note, children }: { title: string; note?: ComponentChildren; children?: ComponentChildren }) {
+  useTitle(title);
   return (
     <header class="page-head">
       <div>
-        <h1 tabIndex={-1}>{title}</h1>
+        <h1>{title}</h1>
         <p class="page-note">{note}</p>
       </div>
       <div class="page-actions">{children}</div>

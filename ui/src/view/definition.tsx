@@ -59,8 +59,8 @@ export function DefinitionPanel({ name, onGone }: { name: string; onGone: () => 
           ["Id", <span class="mono">{detail.id}</span>],
           ["Version", detail.version],
           ["Changed", <Moment at={detail.updated_at} />],
-          ["Content", <span class="mono" title={detail.hash}>{detail.hash.slice(0, 10)}</span>],
-          ["Runs", <a href={toRuns({ definition: detail.id })}>Show</a>],
+          ["Hash", <span class="mono" title={detail.hash}>{detail.hash.slice(0, 10)}</span>],
+          ["Runs", <a href={toRuns({ definition: detail.id })}>Show its runs</a>],
         ]}
       />
       <Tabs label="Part of the definition" tabs={TABS} shown={tab} onShow={setTab} />

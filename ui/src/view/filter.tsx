@@ -11,37 +11,47 @@ import type { State } from "../type";
 
 const MAX_DEFINITIONS = 200;
 
-export function FilterBar({ filter }: { filter: ListFilter }) {
+function change(filter: ListFilter, part: Partial<ListFilter>): void {
+  const next = { ...filter, ...part };
+  go(["runs"], { state: next.states.join(","), definition: next.definition, order: next.order });
+}
+
+export function FilterFields({ filter }: { filter: ListFilter }) {
   const definitions = useResource((abort) => api.definitions(null, MAX_DEFINITIONS, abort), []);
-  const change = (part: Partial<ListFilter>) => {
-    const next = { ...filter, ...part };
-    go(["runs"], { state: next.states.join(","), definition: next.definition, order: next.order });
-  };
   const names = definitions.data.value?.items ?? [];
+  return (
+    <>
+      <select aria-label="Definition" value={filter.definition} onChange={(event) => change(filter, { definition: event.currentTarget.value })}>
+        <option value="">All definitions</option>
+        {filter.definition && !names.some((info) => info.id === filter.definition) && <option value={filter.definition}>{filter.definition}</option>}
+        {names.map((info) => (
+          <option key={info.id} value={info.id}>
+            {info.label || info.id}
+          </option>
+        ))}
+      </select>
+      <OrderField value={filter.order} onChange={(order) => change(filter, { order })} />
+    </>
+  );
+}
+
+export function StateChips({ filter }: { filter: ListFilter }) {
   const counts = status.data.value?.runs ?? {};
   return (
-    <div class="filter">
-      <div class="chips" role="group" aria-label="States to show">
-        {STATES.map((state) => (
-          <StateChip key={state} state={state} on={filter.states.includes(state)} count={counts[state]} onToggle={() => change({ states: toggled(filter.states, state) })} />
-        ))}
-      </div>
-      <div class="filter-fields">
-        <select aria-label="Definition" value={filter.definition} onChange={(event) => change({ definition: event.currentTarget.value })}>
-          <option value="">All definitions</option>
-          {filter.definition && !names.some((info) => info.id === filter.definition) && <option value={filter.definition}>{filter.definition}</option>}
-          {names.map((info) => (
-            <option key={info.id} value={info.id}>
-              {info.label || info.id}
-            </option>
-          ))}
-        </select>
-        <OrderField value={filter.order} onChange={(order) => change({ order })} />
-        <button type="button" class="plain" disabled={filter.states.length === 0 && !filter.definition && !filter.order} onClick={() => go(["runs"])}>
-          <Icon name="close" />
-          Clear
-        </button>
-      </div>
+    <div class="chips" role="group" aria-label="States to show">
+      {STATES.map((state) => (
+        <StateChip
+          key={state}
+          state={state}
+          on={filter.states.includes(state)}
+          count={counts[state]}
+          onToggle={() => change(filter, { states: toggled(filter.states, state) })}
+        />
+      ))}
+      <button type="button" class="plain chip" disabled={filter.states.length === 0 && !filter.definition && !filter.order} onClick={() => go(["runs"])}>
+        <Icon name="close" size={12} />
+        Clear
+      </button>
     </div>
   );
 }

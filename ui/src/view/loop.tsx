@@ -3,7 +3,7 @@ import { Icon } from "../part/icon";
 import { STATE_TEXT } from "../run";
 import type { Iterations } from "../tree";
 
-const MAX_MARKS = 24;
+const MAX_MARKS = 14;
 
 export function Loop({ iterations, onChoose }: { iterations: Iterations; onChoose: (index: number) => void }) {
   const { indices, states, shown } = iterations;
@@ -34,7 +34,7 @@ export function Loop({ iterations, onChoose }: { iterations: Iterations; onChoos
       <button type="button" class="plain square small" disabled={at >= indices.length - 1} onClick={choose(at + 1)} aria-label="Later iteration">
         <Icon name="older" size={12} />
       </button>
-      <span class="quiet">{`iteration ${shown}, ${indices.length} so far`}</span>
+      <span class="quiet" title={`iteration ${shown}, counted from 0, of ${indices.length} so far`}>{`[${shown}] of ${indices.length}`}</span>
     </span>
   );
 }

@@ -113,7 +113,7 @@ function MemoryCard() {
         </span>
       }
     >
-      <MemoryChart samples={points} limitBytes={limit} height={176} label={`Resident memory over time, ${answer.sentence}`} />
+      <MemoryChart samples={points} limitBytes={limit} height={140} label={`Resident memory over time, ${answer.sentence}`} />
       <Facts
         items={[
           ["Limit", limit ? `${bytes(limit)} (${percent(rss ?? 0, limit)} used)` : "none"],

@@ -1,5 +1,5 @@
 /** Sites and robots at their places in the hall. */
-import { boundsOf, describeSite, isLocked, pitchOf } from "../site";
+import { type Box, boundsOf, describeSite, groupsOf, isLocked, pitchOf } from "../site";
 import type { Robot, Site } from "../type";
 
 interface PlanProps {
@@ -32,10 +32,22 @@ export function Plan({ sites, robots, chosen, onChoose }: PlanProps) {
       {placed.map((site) => (
         <PlanSite key={site.id} site={site} size={size} text={roomy} chosen={site.id === chosen} onChoose={onChoose} />
       ))}
+      {groupsOf(placed).map((group) => (
+        <GroupName key={group.name} name={group.name} box={boundsOf(group.sites as (Site & Placed)[], size / 2)} size={size} />
+      ))}
       {moving.map((robot) => (
         <PlanRobot key={robot.id} robot={robot} size={size} />
       ))}
     </svg>
+  );
+}
+
+/** Above the top left corner of the group's sites. */
+function GroupName({ name, box, size }: { name: string; box: Box; size: number }) {
+  return (
+    <text class="plan-group" x={box.left} y={-box.top - box.height - size * 0.14} font-size={size * 0.36}>
+      {name}
+    </text>
   );
 }
 
@@ -95,7 +107,7 @@ function PlanRobot({ robot, size }: { robot: Robot & Placed; size: number }) {
     <g class="plan-robot" data-busy={robot.run !== null} style={{ transform: `translate(${robot.x}px, ${-robot.y}px)` }}>
       <title>{`${robot.id}: ${robot.state}`}</title>
       <circle r={size * 0.42} stroke-width={size * 0.06} />
-      <text font-size={size * 0.24} dy={size * 0.08}>
+      <text font-size={size * 0.4} dy={size * 0.14}>
         {robot.id.replace(/^.*?(\d+)$/, "$1").slice(0, 3)}
       </text>
     </g>

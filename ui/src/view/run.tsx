@@ -5,7 +5,7 @@ import { now } from "../clock";
 import { shortId } from "../format";
 import { notify } from "../notice";
 import { Badge } from "../part/badge";
-import { CopyButton, Facts, JsonView, Tabs, Trouble } from "../part/panel";
+import { CopyButton, Facts, JsonView, Tabs, Trouble, useTitle } from "../part/panel";
 import { Moment, Span } from "../part/time";
 import { fulfil } from "../request";
 import { useResource } from "../resource";
@@ -104,7 +104,7 @@ function useSteps(blocks: AllBlocks | null): [StepIndex, (step: Step) => void] {
 function Loading({ id, error, onRetry }: { id: string; error: string | null; onRetry: () => void }) {
   return (
     <div class="view">
-      <h1 tabIndex={-1}>Run {shortId(id)}</h1>
+      <h1>Run {shortId(id)}</h1>
       {error ? <Trouble error={error} onRetry={onRetry} /> : <p class="quiet">Loading…</p>}
       <p>
         <a href={href(["runs"])}>All runs</a>
@@ -121,6 +121,7 @@ interface HeadProps {
 
 function Head({ run, doing, onChange }: HeadProps) {
   const name = run.label || run.definition;
+  useTitle(`${name} ${shortId(run.id)}`);
   return (
     <header class="run-head">
       <div class="run-title">
@@ -133,7 +134,7 @@ function Head({ run, doing, onChange }: HeadProps) {
             </>
           )}
         </p>
-        <h1 tabIndex={-1}>{name}</h1>
+        <h1>{name}</h1>
         <Badge state={run.state} />
         <span class="mono quiet id">
           {run.id} <CopyButton text={run.id} what="the run's id" />

@@ -13,10 +13,12 @@ import { go, href, route, toRun } from "../route";
 import { ACTIONS, allows, describeRun, type ListFilter, REQUESTED, RunList } from "../run";
 import { stream } from "../stream";
 import type { Page, Run } from "../type";
-import { FilterBar } from "./filter";
+import { FilterFields, StateChips } from "./filter";
 import { StartDialog } from "./start";
 
 const PAGE_SIZE = 50;
+/** One for the whole life of the page. */
+const list = new RunList(PAGE_SIZE, "shown runs");
 const SETTLE_MS = 500;
 /** Also without events the list is never older than this. */
 const EVERY_MS = 30_000;
@@ -25,7 +27,6 @@ export function RunsView() {
   const { query } = route.value;
   const filter = useMemo(() => filterOf(query), [query.state, query.definition, query.order]);
   const cursor = query.cursor ?? null;
-  const list = useMemo(() => new RunList(PAGE_SIZE), []);
   const [selected, setSelected] = useState<ReadonlySet<string>>(new Set());
   const [held, setHeld] = useState(false);
   const [starting, setStarting] = useState(false);
@@ -53,19 +54,20 @@ export function RunsView() {
       leave();
       clearInterval(timer);
     };
-  }, [list, hold, page]);
+  }, [hold, page]);
   const rows = list.rows.value;
   useEffect(() => rows.forEach(fulfil), [rows]);
   const chosen = rows.filter((run) => selected.has(run.id));
   return (
     <div class="view">
       <PageHead title="Runs" note={<ListNote live={cursor === null} held={hold} fresh={list.fresh.value} />}>
+        <FilterFields filter={filter} />
         <button type="button" class="primary" onClick={() => setStarting(true)}>
           <Icon name="plus" />
           Start a run
         </button>
       </PageHead>
-      <FilterBar filter={filter} />
+      <StateChips filter={filter} />
       {page.error.value && <Trouble error={page.error.value} onRetry={() => void page.reload()} />}
       <div class="card flush">
         <Table rows={rows} selected={selected} onSelect={setSelected} onHold={setHeld} />

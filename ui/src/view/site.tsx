@@ -3,7 +3,7 @@ import { useState } from "preact/hooks";
 import { api, explain } from "../api";
 import { shortId } from "../format";
 import { confirm, notify, type Question } from "../notice";
-import { Empty, Facts, JsonView, Trouble } from "../part/panel";
+import { Empty, Facts, Trouble } from "../part/panel";
 import { Moment } from "../part/time";
 import { useResource } from "../resource";
 import { toRun } from "../route";
@@ -40,8 +40,16 @@ export function SitePanel({ site, onChange }: { site: Site; onChange: () => void
           ["Changed", <Moment at={site.updated_at} />],
         ]}
       />
-      {hasValues(site.tags) && <Labelled title="Tags" value={site.tags} />}
-      {hasValues(site.attrs) && <Labelled title="Attributes" value={site.attrs} />}
+      {site.tags.length > 0 && (
+        <p class="tags" aria-label="Tags">
+          {site.tags.map((tag) => (
+            <span key={tag} class="tag">
+              {tag}
+            </span>
+          ))}
+        </p>
+      )}
+      {Object.keys(site.attrs).length > 0 && <Facts items={Object.entries(site.attrs).map(([name, value]) => [name, wordOf(value)])} />}
       <h3>Changes</h3>
       {changes.error.value && <Trouble error={changes.error.value} />}
       {changes.data.value?.items.length === 0 && <Empty icon="file">Nothing has changed here yet.</Empty>}
@@ -51,19 +59,6 @@ export function SitePanel({ site, onChange }: { site: Site; onChange: () => void
         ))}
       </ol>
     </div>
-  );
-}
-
-function hasValues(value: Json): boolean {
-  return value !== null && typeof value === "object" && Object.keys(value).length > 0;
-}
-
-function Labelled({ title, value }: { title: string; value: Json }) {
-  return (
-    <>
-      <h3>{title}</h3>
-      <JsonView value={value} label={title.toLowerCase()} />
-    </>
   );
 }
 
@@ -167,6 +162,11 @@ function Change({ item }: { item: SiteChange }) {
 function describeChange(change: Json): string {
   if (change === null || typeof change !== "object" || Array.isArray(change)) return String(change);
   return Object.entries(change)
-    .map(([field, value]) => `${field}: ${value === null ? "none" : typeof value === "object" ? JSON.stringify(value) : String(value)}`)
+    .map(([field, value]) => `${field}: ${wordOf(value)}`)
     .join(", ");
+}
+
+function wordOf(value: Json): string {
+  if (value === null) return "none";
+  return typeof value === "object" ? JSON.stringify(value) : String(value);
 }

@@ -1,13 +1,11 @@
 /** The map: sites by group or by their places on the plan, robots, and the chosen site beside it. */
 import { useEffect, useMemo } from "preact/hooks";
 import { api } from "../api";
-import { BoundedMap } from "../bounded";
-import type { Batch } from "../event";
 import { Icon } from "../part/icon";
 import { Card, Empty, PageHead, Tabs, Trouble } from "../part/panel";
 import { useResource } from "../resource";
 import { route, setQuery } from "../route";
-import { describeSite, type Group, groupsOf, hasPlan, isLocked, type Lane, summaryOf } from "../site";
+import { describeSite, type Group, groupsOf, hasPlan, isLocked, type Lane, patched, summaryOf } from "../site";
 import { stream } from "../stream";
 import type { Robot, Site } from "../type";
 import { Plan } from "./plan";
@@ -22,19 +20,6 @@ const TABS = [
   { id: "plan", text: "Plan" },
   { id: "groups", text: "Groups" },
 ];
-
-/** The loaded things by id, changed by the events about them. */
-export function patched<T extends { id: string }>(items: readonly T[], type: "site" | "robot", batch: Batch, most: number): readonly T[] {
-  const changed = batch.events.filter((event) => event.type === type);
-  if (changed.length === 0) return items;
-  const known = new BoundedMap<string, T>(most);
-  for (const item of items) known.set(item.id, item);
-  for (const { type: _type, ...fields } of changed) {
-    const change = fields as unknown as T;
-    known.set(change.id, { ...known.get(change.id), ...change });
-  }
-  return known.values();
-}
 
 async function loadSites(abort: AbortSignal): Promise<readonly Site[]> {
   const sites: Site[] = [];
@@ -180,12 +165,12 @@ function Cell({ site, chosen, onChoose }: { site: Site } & ChooseProps) {
       title={describeSite(site)}
       onClick={() => onChoose(site.id)}
     >
-      <span class="cell-id">
-        {site.id}
-        {isLocked(site) && <Icon name="lock" size={12} />}
-        {!site.enabled && <Icon name="disabled" size={12} />}
+      <span class="cell-id">{site.id}</span>
+      <span class="cell-line">
+        <span class="cell-content">{site.filled ? (site.content ?? "filled") : "empty"}</span>
+        {isLocked(site) && <Icon name="lock" size={14} />}
+        {!site.enabled && <Icon name="disabled" size={14} />}
       </span>
-      <span class="cell-content">{site.filled ? (site.content ?? "filled") : "empty"}</span>
     </button>
   );
 }

@@ -1,0 +1,90 @@
+import { describe, expect, it } from "vitest";
+import { boundsOf, describeSite, groupsOf, hasPlan, patched, pitchOf, summaryOf } from "../src/site";
+import type { Site } from "../src/type";
+
+function site(id: string, part: Partial<Site> = {}): Site {
+  return {
+    id,
+    group: "BUF",
+    order_no: 0,
+    enabled: true,
+    filled: false,
+    content: null,
+    locked_by: null,
+    locked_text: null,
+    lane: null,
+    depth: null,
+    mouths: null,
+    tags: [],
+    attrs: {},
+    map_id: null,
+    x: null,
+    y: null,
+    updated_at: 0,
+    ...part,
+  };
+}
+
+describe("groupsOf", () => {
+  it("draws racks in rows, in natural order", () => {
+    const [group] = groupsOf(["B_1", "A_10", "A_2", "B_2", "A_1"].map((id) => site(id)));
+    expect(group?.layout).toMatchObject({ kind: "grid" });
+    const rows = group?.layout.kind === "grid" ? group.layout.rows.map((row) => row.map((one) => one.id)) : [];
+    expect(rows).toEqual([
+      ["A_1", "A_2", "A_10"],
+      ["B_1", "B_2"],
+    ]);
+  });
+
+  it("draws one wrapping row when names tell no rows", () => {
+    const [group] = groupsOf(["LEFT", "RIGHT"].map((id) => site(id)));
+    expect(group?.layout.kind === "grid" && group.layout.rows).toHaveLength(1);
+  });
+
+  it("draws lanes from the mouth inwards", () => {
+    const lane = (id: string, name: string, depth: number, mouths: number) => site(id, { group: "LANES", lane: name, depth, mouths });
+    const [group] = groupsOf([lane("c", "L2", 1, 2), lane("b", "L1", 2, 1), lane("a", "L1", 1, 1)]);
+    const lanes = group?.layout.kind === "lanes" ? group.layout.lanes : [];
+    expect(lanes.map((one) => [one.name, one.mouths, one.sites.map((cell) => cell.id)])).toEqual([
+      ["L1", 1, ["a", "b"]],
+      ["L2", 2, ["c"]],
+    ]);
+  });
+
+  it("orders by number before name", () => {
+    const [group] = groupsOf([site("X", { order_no: 2 }), site("Z", { order_no: 1 })]);
+    expect(group?.layout.kind === "grid" && group.layout.rows[0]?.map((one) => one.id)).toEqual(["Z", "X"]);
+  });
+});
+
+describe("words", () => {
+  it("says what a site is", () => {
+    expect(describeSite(site("A", { filled: true, content: "SKU1", locked_by: { run: "r", path: "-1" } }))).toBe("A: filled with SKU1, locked by a run");
+    expect(describeSite(site("A", { locked_text: "cleaning", enabled: false }))).toBe("A: empty, locked: cleaning, disabled");
+    expect(summaryOf([site("A", { filled: true }), site("B", { enabled: false })])).toBe("1 of 2 filled, 1 disabled");
+  });
+});
+
+describe("the plan", () => {
+  it("needs places for all, and measures them", () => {
+    const placed = [site("A", { x: 0, y: 0 }), site("B", { x: 4, y: 3 })];
+    expect([hasPlan(placed), hasPlan([...placed, site("C")]), hasPlan([])]).toEqual([true, false, false]);
+    expect(boundsOf([{ x: 0, y: 0 }, { x: 4, y: 3 }], 1)).toEqual({ left: -1, top: -1, width: 6, height: 5 });
+    expect(pitchOf([{ x: 0, y: 0 }, { x: 4, y: 3 }, { x: 4, y: 5 }])).toBe(2);
+    expect(pitchOf([{ x: 1, y: 1 }])).toBe(1);
+  });
+});
+
+describe("patched", () => {
+  it("changes what is known, adds what is new, keeps the rest as it is", () => {
+    const sites = [site("A"), site("B")];
+    const after = patched(sites, "site", { events: [{ type: "site", ...site("B", { filled: true }) }, { type: "site", ...site("C") }], missed: 0 }, 10);
+    expect(after.map((one) => [one.id, one.filled])).toEqual([
+      ["A", false],
+      ["B", true],
+      ["C", false],
+    ]);
+    expect("type" in (after[1] as object)).toBe(false);
+    expect(patched(sites, "site", { events: [], missed: 0 }, 10)).toBe(sites);
+  });
+});

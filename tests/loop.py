@@ -11,9 +11,9 @@ import logging
 import sys
 import threading
 import time
-import traceback
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -46,9 +46,12 @@ def _audited_sleep(seconds: float, _sleep: Callable[[float], None] = time.sleep)
 
 def _nearest_caller() -> str:
     """The innermost line of Flatwater or of a test on the stack."""
-    for frame, line in traceback.walk_stack(None):
-        if frame.f_code.co_filename.startswith((SOURCES, TESTS)) and frame.f_code.co_filename != __file__:
-            return f"{frame.f_code.co_filename}:{line}"
+    frame: FrameType | None = sys._getframe()
+    while frame is not None:
+        name = frame.f_code.co_filename
+        if name.startswith((SOURCES, TESTS)) and name != __file__:
+            return f"{name}:{frame.f_lineno}"
+        frame = frame.f_back
     return ""
 
 

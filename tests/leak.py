@@ -158,6 +158,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, None, None]:
     yield  # outermost: fixtures are torn down, and the records of the log capture are dropped
+    getattr(item, "funcargs", {}).clear()  # or the item holds the values of fixtures until its report is made
     before = item.stash.get(BEFORE, None)
     if before is None or item.stash.get(FAILED, False):
         return

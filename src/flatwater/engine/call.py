@@ -165,7 +165,7 @@ class Call:
         if insert and kind == "child" and self._run.waits.stored(wait.path) is None:
             # The child may have ended already: that must be looked up where ends are written.
             granted = await self.transact(waiters.add, wait.row(self.run_id, self.rank))
-            wait.granted = None if granted is None else msgspec.json.decode(granted)
+            wait.granted = msgspec.UNSET if granted is None else msgspec.json.decode(granted)
             insert = False
         return await self._aside(self._run.waits.grant(wait, insert=insert))
 
@@ -198,10 +198,15 @@ class Call:
 
     # ---- children -------------------------------------------------------------------------------
 
-    async def children(self, branch: str = "default", *, robot: str | None = None) -> None:
-        """Walk a branch of this block; ``robot`` is theirs meanwhile."""
+    async def children(
+        self, branch: str = "default", *, robot: str | None = None, outputs: dict[str, Any] | None = None
+    ) -> None:
+        """Walk a branch of this block; ``robot`` is theirs meanwhile, and ``outputs`` are there for them to read."""
         if robot is not None:
             self._run.robots[self.path] = robot
+            self._run.used_robot = True
+        if outputs is not None:
+            self._run.publish_outputs(self.node, outputs)
         try:
             await self._aside(self._run.serial(self.node.branches.get(branch, ()), self.path))
         finally:

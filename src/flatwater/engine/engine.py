@@ -196,7 +196,9 @@ class Engine:
         """
         definition = await self.library.current(definition_id)
         flow = await self.library.flow(definition.hash)
-        origin = Origin(definition_id, definition.label, definition.version, definition.hash, flow.timeout_s)
+        origin = Origin(
+            definition_id, definition.label, definition.version, definition.hash, flow.timeout_s, flow.release
+        )  # fmt: skip
         return await self._accept(origin, flow, check_inputs(flow, inputs or {}), Submission(**wish))
 
     async def submit_call(self, block: Any, /, inputs: Mapping[str, Any] | None = None, **wish: Any) -> str:
@@ -204,7 +206,7 @@ class Engine:
         kind = self.registry.require(block) if isinstance(block, str) else self._kind(block)
         flow = self.library.call_flow(kind)
         hash = CALL + kind.type
-        origin = Origin(hash, kind.type, 1, hash, None)
+        origin = Origin(hash, kind.type, 1, hash)
         return await self._accept(origin, flow, inputs or {}, Submission(**wish))
 
     def _kind(self, block: Any) -> Kind:

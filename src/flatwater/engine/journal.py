@@ -93,7 +93,7 @@ class Memory:
 
 
 def _wait(row: Waiter) -> Wait:
-    granted = _decode(row.granted) if row.granted is not None else None
+    granted = _decode(row.granted) if row.granted is not None else msgspec.UNSET
     return Wait(
         row.path, row.kind, row.key, row.reason or row.kind, row.since, row.due_at, row.want, granted, stored=True
     )

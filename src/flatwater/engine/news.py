@@ -12,7 +12,6 @@ import msgspec
 
 from flatwater.errors import NotFoundError
 from flatwater.store import run as runs
-from flatwater.store import site as sites
 from flatwater.store import waiter as waiters
 from flatwater.store.waiter import Grant
 
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 RECHECK_S = 10.0
-"""How often sites are offered again and dead processes looked for, as a safety net."""
+"""How often processes that died are looked for."""
 
 
 class News(msgspec.Struct, frozen=True):
@@ -88,4 +87,3 @@ class NewsLoop:
     async def _recheck(self) -> None:
         if await self._store.take_over(time()):
             self._scheduler.ready()
-        self._scheduler.granted(await self._store.writer.call(sites.offer_free, time()))

@@ -48,7 +48,8 @@ class Origin(msgspec.Struct, frozen=True):
     label: str
     version: int
     hash: str
-    timeout_s: float | None
+    timeout_s: float | None = None
+    release: str = "always"
 
 
 def new_run(origin: Origin, inputs: Mapping[str, Any], wish: Submission, ageing_s: float, max_depth: int) -> NewRun:
@@ -79,7 +80,7 @@ def new_run(origin: Origin, inputs: Mapping[str, Any], wish: Submission, ageing_
         deadline_at=None if timeout_s is None else due_at + timeout_s,
         attempt=1,
         inputs=dump(inputs),
-        policy=dump({"retry": check_retry(wish.retry)}) if wish.retry else None,
+        policy=policy_of(origin, wish),
         out_order_no=check_key(wish.idempotency_key),
         trigger_id=wish.trigger_id,
     )
@@ -113,6 +114,14 @@ def check_number(name: str, value: Any, least: float, most: float) -> None:
         raise InputError(f"{name} must be a finite number, not {value!r}", where=name)
     if not least <= value <= most:
         raise InputError(f"{name} is {value}, not within {least:g} … {most:g}", where=name)
+
+
+def policy_of(origin: Origin, wish: Submission) -> str | None:
+    """What the store and later activations must know beside the definition, as JSON; most runs need nothing."""
+    policy: dict[str, Any] = {} if origin.release == "always" else {"release": origin.release}
+    if wish.retry:
+        policy["retry"] = check_retry(wish.retry)
+    return dump(policy) if policy else None
 
 
 def check_key(key: str | None) -> str | None:

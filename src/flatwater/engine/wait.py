@@ -14,6 +14,7 @@ from time import time
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+from msgspec import UNSET
 
 from flatwater.engine.signal import Parked, WaitTimeout
 from flatwater.errors import RunError
@@ -37,7 +38,8 @@ class Wait(msgspec.Struct, eq=False):
     since: float
     due_at: float | None
     want: str | None = None
-    granted: Any = None
+    granted: Any = UNSET
+    """What came; may be anything, null included."""
     stored: bool = False
     future: asyncio.Future[Any] | None = None
 
@@ -95,7 +97,7 @@ class Waits:
             wait = Wait(path, "timer", self._run.id, reason, now, now + seconds)
             if seconds > self._run.services.options.park_after_s:
                 self._store(wait)
-        if wait.granted is None:
+        if wait.granted is UNSET:
             await self._until(wait)
         if wait.stored:
             self._stored.pop(path, None)
@@ -117,7 +119,7 @@ class Waits:
                 self._stored[wait.path] = wait
                 self.touched = True
         known.granted = self._early.pop(wait.path, known.granted)
-        if known.granted is None and await self._until(known) is _DUE:
+        if known.granted is UNSET and await self._until(known) is _DUE:
             raise WaitTimeout(f"waited {time() - known.since:.1f} s for {known.reason}", where=wait.path)
         return known.granted
 
@@ -216,7 +218,7 @@ class Waits:
         ]
 
     def _parked_waits(self) -> list[Wait]:
-        return [wait for wait in self._stored.values() if wait.granted is None]
+        return [wait for wait in self._stored.values() if wait.granted is UNSET]
 
     def _settle(self) -> None:
         if not self.idle:

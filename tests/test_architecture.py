@@ -26,6 +26,7 @@ LAYERS: dict[str, set[str]] = {
     "cli": {"server"} | BELOW_SERVER,
     "pytest_plugin": {"server"} | BELOW_SERVER,
     "server": BELOW_SERVER,
+    "demo": BELOW_SERVER - {"settings"},
     "guard": {"memory", "bounded", "errors"},
     "engine": {"store", "bounded", "errors"},
     "gateway": {"bounded", "errors"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict
 from collections.abc import Mapping
 from time import time
@@ -31,6 +32,7 @@ class Library:
         self._registry = registry
         self._max_flows = max_flows
         self._flows: OrderedDict[str, Flow] = OrderedDict()
+        self._reading = asyncio.Lock()
         self._current: OrderedDict[str, tuple[float, Definition]] = OrderedDict()
 
     # ---- saving ---------------------------------------------------------------------------------
@@ -84,16 +86,23 @@ class Library:
 
     async def current(self, id: str, max_age_s: float = 1.0) -> Definition:
         """The latest version under ``id``, as known at most ``max_age_s`` seconds ago."""
-        entry = self._current.get(id)
-        now = time()
-        if entry is not None and entry[0] > now - max_age_s:
-            return entry[1]
-        found = await self._store.read(definitions.get, id)
-        self._current[id] = (now, found)
+        known = self._recent(id, max_age_s)
+        if known is not None:
+            return known
+        async with self._reading:  # one reads, the crowd behind it finds what it read
+            known = self._recent(id, max_age_s)
+            if known is not None:
+                return known
+            found = await self._store.read(definitions.get, id)
+            self._current[id] = (time(), found)
         self._current.move_to_end(id)
         while len(self._current) > self._max_flows:
             self._current.popitem(last=False)
         return found
+
+    def _recent(self, id: str, max_age_s: float) -> Definition | None:
+        entry = self._current.get(id)
+        return entry[1] if entry is not None and entry[0] > time() - max_age_s else None
 
     def forget(self, id: str) -> None:
         self._current.pop(id, None)

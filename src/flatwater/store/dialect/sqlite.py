@@ -95,7 +95,7 @@ class Sqlite(Dialect):
             "wal_autocheckpoint = 4000",
             "journal_size_limit = 67108864",
             "temp_store = MEMORY",
-            "cache_size = -2000" if readonly else "cache_size = -8000",
+            "cache_size = -1000" if readonly else "cache_size = -4000",
             "query_only = 1" if readonly else "query_only = 0",
         ):
             connection.execute(f"PRAGMA {pragma}")

@@ -3,7 +3,7 @@ import { now } from "../clock";
 import { Badge } from "../part/badge";
 import { Empty, Facts, JsonView } from "../part/panel";
 import { Moment, Span } from "../part/time";
-import { toRun } from "../route";
+import { toRun, toSite } from "../route";
 import { describeWait } from "../run";
 import { nodeAt, type StepIndex } from "../tree";
 import type { Json, Step, TreeNode, Wait } from "../type";
@@ -46,12 +46,18 @@ export function BlockPanel({ path, root, steps, wait }: BlockPanelProps) {
 }
 
 function Results({ step }: { step: Step }) {
-  const child = childOf(step.outputs);
+  const child = outputOf(step.outputs, "taskRecordId");
+  const site = outputOf(step.outputs, "siteId");
   return (
     <>
       {child && (
         <p>
           <a href={toRun(child)}>Open the sub-task's run</a>
+        </p>
+      )}
+      {site && (
+        <p>
+          <a href={toSite(site)}>Show site {site} on the map</a>
         </p>
       )}
       <h3>Outputs</h3>
@@ -66,8 +72,8 @@ function Results({ step }: { step: Step }) {
   );
 }
 
-function childOf(outputs: Json | undefined): string | null {
+function outputOf(outputs: Json | undefined, name: string): string | null {
   if (outputs == null || typeof outputs !== "object" || Array.isArray(outputs)) return null;
-  const found = outputs.taskRecordId;
+  const found = outputs[name];
   return typeof found === "string" ? found : null;
 }

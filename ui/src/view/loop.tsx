@@ -8,6 +8,7 @@ const MAX_MARKS = 14;
 export function Loop({ iterations, onChoose }: { iterations: Iterations; onChoose: (index: number) => void }) {
   const { indices, states, shown } = iterations;
   const at = indices.indexOf(shown);
+  const begun = (indices[indices.length - 1] ?? 0) + 1;
   const from = Math.max(0, Math.min(at - MAX_MARKS / 2, indices.length - MAX_MARKS));
   const choose = (position: number) => (event: Event) => {
     event.stopPropagation();
@@ -34,7 +35,7 @@ export function Loop({ iterations, onChoose }: { iterations: Iterations; onChoos
       <button type="button" class="plain square small" disabled={at >= indices.length - 1} onClick={choose(at + 1)} aria-label="Later iteration">
         <Icon name="older" size={12} />
       </button>
-      <span class="quiet" title={`iteration ${shown}, counted from 0, of ${indices.length} so far`}>{`[${shown}] of ${indices.length}`}</span>
+      <span class="quiet" title={`iteration ${shown}, counted from 0, of ${begun} begun; the records of old ones are let go`}>{`[${shown}] of ${begun}`}</span>
     </span>
   );
 }

@@ -19,7 +19,15 @@ from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
 
-from flatwater.engine.driver import DriverEvent, OrderEnded, RobotDriver, RobotFree, RobotInfo, SelectRequest
+from flatwater.engine.driver import (
+    DriverEvent,
+    OrderEnded,
+    OrderState,
+    RobotDriver,
+    RobotFree,
+    RobotInfo,
+    SelectRequest,
+)
 from flatwater.engine.signal import Parked
 from flatwater.errors import ClosedError, FencedError
 from flatwater.store import robot_waiter as waits
@@ -190,7 +198,7 @@ class RobotBridge:
         if not self._ended:
             return
         ended = list(self._ended.values())
-        await self._grant({event.order_id: answer(event.ok, event.result, event.error) for event in ended})
+        await self._grant({event.order_id: answer(event) for event in ended})
         for event in ended:
             self._ended.pop(event.order_id, None)
 
@@ -218,8 +226,10 @@ class RobotBridge:
                 return None  # it is about to be sent
             self._counts["lost"] += 1
             log.warning("order %s of run %s is unknown to the driver", row.key, row.run_id)
-            return _text({"lost": True})
-        return answer(status.error is None, status.result, status.error) if status.ended else None
+            return _text({"order": row.key, "lost": True})
+        if not status.ended:
+            return None
+        return answer(OrderEnded(row.key, status.state is OrderState.SUCCEEDED, status.result, status.error))
 
     # ---- robots ---------------------------------------------------------------------------------
 
@@ -267,9 +277,9 @@ class RobotBridge:
         return BridgeStatistics(pending=len(self._ended), max_pending=self._max_pending, **self._counts)
 
 
-def answer(ok: bool, result: dict[str, Any], error: str | None) -> str:
-    """What a block that waits for an order is granted, as JSON text."""
-    return _text({"ok": ok, "result": result, "error": error})
+def answer(event: OrderEnded) -> str:
+    """What a block that waits for the order is granted, as JSON text."""
+    return _text({"order": event.order_id, "ok": event.ok, "result": event.result, "error": event.error})
 
 
 def _text(value: Any) -> str:

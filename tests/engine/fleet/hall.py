@@ -1,4 +1,4 @@
-"""A tiny map for the fleet's tests: a corridor A – B – C – D with 10 m between neighbours, and a yard E that no way reaches."""
+"""A tiny map for the fleet's tests: a corridor A – B – C – D, 10 m from one to the next, and a yard E out of reach."""
 
 from __future__ import annotations
 

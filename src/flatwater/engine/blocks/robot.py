@@ -148,18 +148,17 @@ async def _carry_out(call: BlockCall, bridge: RobotBridge, order: RobotOrder) ->
     """Send the order unless it has arrived already, and wait for its end; that may have come long ago."""
     reason = _doing(order)
     wait = call.waited()
-    known = None
-    if wait is not None and wait.granted is None:
-        known = await bridge.driver.lookup(order.id)
+    again = wait is not None and wait.granted is msgspec.UNSET
+    known = await bridge.driver.lookup(order.id) if again else None
     while True:
-        if wait is None or wait.granted is None:
+        if wait is None or wait.granted is msgspec.UNSET:
             if known is not None and known.ended:
                 return {"ok": known.state is OrderState.SUCCEEDED, "result": known.result, "error": known.error}
             await _expect(call, order, reason)
             if known is None:
                 await _send(bridge, order)
         answer: dict[str, Any] = await call.wait(ROBOT, order.id, reason=reason, insert=False)
-        if not answer.get("lost"):
+        if answer["order"] == order.id and not answer.get("lost"):
             return answer
         wait, known = call.waited(), await bridge.driver.lookup(order.id)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -93,8 +94,13 @@ class Client:
         return answer
 
 
-async def eventually(true: Callable[[], Any], timeout_s: float = 10.0) -> None:
-    """Wait until ``true()``; TimeoutError when it does not come true."""
+async def eventually(true: Callable[[], Any], timeout_s: float = 15.0) -> None:
+    """Wait until ``true()``, which may be a coroutine, is; TimeoutError when it does not come true."""
     async with asyncio.timeout(timeout_s):
-        while not true():  # noqa: ASYNC110 - tests look from outside, nothing would set an event
+        while True:
+            found = true()
+            if inspect.isawaitable(found):
+                found = await found
+            if found:
+                return
             await asyncio.sleep(0.005)

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from flatwater.settings import Flag, Settings, SettingsError, check, load
-from flatwater.settings.model import EngineSettings, StoreSettings, leaves
+from flatwater.settings.model import EngineSettings, RetentionSettings, StoreSettings, leaves
 from flatwater.settings.reference import reference
 from flatwater.settings.unit import human, measure
 
@@ -157,6 +157,7 @@ def test_check_prints_toml_that_loads_to_the_same(tmp_path: Path) -> None:
 def test_settings_of_parts_match_the_parts_own_options() -> None:
     from flatwater.engine.option import EngineOptions
     from flatwater.store.option import StoreOptions
+    from flatwater.store.retention import Keep
 
     def defaults(kind: Any) -> dict[str, Any]:
         return {field.name: field.default for field in msgspec.structs.fields(kind)}
@@ -166,6 +167,8 @@ def test_settings_of_parts_match_the_parts_own_options() -> None:
     ours = defaults(StoreSettings)
     assert ours.pop("url")
     assert ours == defaults(StoreOptions)
+    kept = defaults(RetentionSettings)
+    assert {name: kept.get(name) for name in Keep.__struct_fields__} == defaults(Keep)
 
 
 def test_every_setting_has_a_description_and_the_reference_is_current() -> None:

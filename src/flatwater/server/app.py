@@ -21,6 +21,7 @@ from flatwater.server.api import routes
 from flatwater.server.auth import Guard, is_loopback, token_for
 from flatwater.server.counts import Counts
 from flatwater.server.endpoint import Endpoint
+from flatwater.server.news import SiteNews
 from flatwater.server.notify import Notifier
 from flatwater.server.page import Page
 from flatwater.server.pulse import Pulse
@@ -120,7 +121,8 @@ async def opened(
             started_at=time(),
             token_required=bool(settings.server.token),
         )
-        for part in (sampler, pulse, Retention(store, settings.retention)):
+        news = SiteNews(store, engine.events, settings.stream.site_poll_s)
+        for part in (sampler, pulse, news, Retention(store, settings.retention)):
             tasks.start(part.run(), name=f"{type(part).__name__.lower()} loop")
         for attachment in attachments:
             await enter(attachment(service))
@@ -129,5 +131,5 @@ async def opened(
 
 def _options(kind: Any, settings: msgspec.Struct) -> Any:
     """A part's own options from the settings of the same names."""
-    names = kind.__struct_fields__ if hasattr(kind, "__struct_fields__") else kind.__slots__
-    return kind(**{name: getattr(settings, name) for name in names})
+    names = set(getattr(kind, "__struct_fields__", None) or kind.__slots__)
+    return kind(**{name: value for name, value in msgspec.structs.asdict(settings).items() if name in names})

@@ -32,6 +32,7 @@ from flatwater.server.type.compat import (
     Records,
     Refused,
 )
+from flatwater.store import definition as definitions
 from flatwater.store import ident
 from flatwater.store import run as runs
 from flatwater.store import step as steps
@@ -149,7 +150,11 @@ async def _definition_id(service: Service, body: Order) -> str:
         return body.task_id
     if not body.task_label:
         raise RequestError(422, "invalid", "taskId or taskLabel is needed", where="body")
-    return await service.store.read(definitions.labeled, body.task_label)
+    found = await service.store.read(definitions.page, "", 2, body.task_label)
+    if len(found) > 1:
+        hint = f"give taskId, e.g. {found[0].id}"
+        raise RequestError(409, "conflict", f"several definitions are called {body.task_label!r}", hint=hint)
+    return found[0].id if found else body.task_label
 
 
 def _inputs(given: dict[str, Any] | str | None) -> dict[str, Any]:

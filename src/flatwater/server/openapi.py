@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -55,6 +55,7 @@ def document(routes: Sequence[Route]) -> dict[str, Any]:
         "paths": paths,
         "components": {
             "schemas": components,
+            "responses": _refusals(),
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
         },
         "tags": [{"name": tag} for tag in dict.fromkeys(route.tag for route in routes)],
@@ -67,8 +68,8 @@ _DESCRIPTION = (
 )
 
 
-def _types(route: Route) -> Iterable[Any]:
-    if not route.raw and route.media == JSON and route.status != 204:
+def _types(route: Route) -> Iterator[Any]:
+    if _described(route):
         yield route.answer
     if route.body is not None:
         yield route.body
@@ -79,26 +80,12 @@ def _types(route: Route) -> Iterable[Any]:
 
 
 def _operation(route: Route, schema_of: dict[Any, Any]) -> dict[str, Any]:
-    statuses = {route.status: True, **dict.fromkeys(route.also, True)}
-    errors = {*route.errors, *(() if route.public else _ALWAYS), *(_WITH_BODY if route.body is not None else ())}
-    if route.params or route.query is not None or route.headers is not None:
-        errors.add(422)
-    plain = route.raw or route.media != JSON or route.status == 204
-    good = {} if plain else {"schema": schema_of[route.answer]}
-    bad = {"content": {JSON: {"schema": _ENVELOPE if route.enveloped else schema_of[ErrorAnswer]}}}
-    empty = route.status == 204
     operation: dict[str, Any] = {
-        "operationId": f"{route.tag}_{route.handler.__name__}".replace(" ", "_"),
+        "operationId": f"{route.tag}_{route.handler.__name__}",
         "tags": [route.tag],
         "summary": route.summary,
         "parameters": list(_parameters(route, schema_of)),
-        "responses": {
-            **{
-                str(status): {"description": _REASONS[status], **({} if empty else {"content": {route.media: good}})}
-                for status in statuses
-            },
-            **{str(status): {"description": _REASONS[status], **bad} for status in sorted(errors - set(statuses))},
-        },
+        "responses": {str(status): answer for status, answer in _answers(route, schema_of)},
         "security": [{}] if route.public else [{"token": []}, {}],
     }
     if route.description:
@@ -108,19 +95,60 @@ def _operation(route: Route, schema_of: dict[Any, Any]) -> dict[str, Any]:
     return operation
 
 
-def _parameters(route: Route, schema_of: dict[Any, Any]) -> Iterable[dict[str, Any]]:
+def _answers(route: Route, schema_of: dict[Any, Any]) -> Iterator[tuple[int, dict[str, Any]]]:
+    good = (route.status, *route.also)
+    for status in good:
+        answer: dict[str, Any] = {"description": _REASONS[status]}
+        if status != 204:
+            answer["content"] = {route.media: {"schema": schema_of[route.answer]} if _described(route) else {}}
+        yield status, answer
+    bad = {*route.errors, *(() if route.public else _ALWAYS), *(_WITH_BODY if route.body is not None else ())}
+    if route.params or route.query is not None or route.headers is not None:
+        bad.add(422)
+    for status in sorted(bad - set(good)):
+        yield status, {"$ref": f"#/components/responses/{_name(status, route.enveloped)}"}
+
+
+def _refusals() -> dict[str, Any]:
+    """The error answers, shared by all operations."""
+    error = {"$ref": REFS.format(name=ErrorAnswer.__name__)}
+    return {
+        _name(status, enveloped): {
+            "description": reason,
+            "content": {JSON: {"schema": _ENVELOPE if enveloped else error}},
+        }
+        for status, reason in _REASONS.items()
+        if status >= 400
+        for enveloped in (False, True)
+    }
+
+
+def _name(status: int, enveloped: bool) -> str:
+    return f"{'Envelope' if enveloped else 'Error'}{status}"
+
+
+def _described(route: Route) -> bool:
+    """Whether the answer is JSON of a declared type."""
+    return not route.raw and route.media == JSON and route.status != 204
+
+
+def _parameters(route: Route, schema_of: dict[Any, Any]) -> Iterator[dict[str, Any]]:
     for name, kind in route.params.items():
         yield {"name": name, "in": "path", "required": True, "schema": schema_of[kind]}
     for place, struct in (("query", route.query), ("header", route.headers)):
-        if struct is None:
-            continue
-        for field in msgspec.structs.fields(struct):
+        for field in () if struct is None else msgspec.structs.fields(struct):
             parameter = {
                 "name": field.encode_name,
                 "in": place,
                 "required": field.required,
-                "schema": schema_of[field.type],
+                "schema": _given(schema_of[field.type]),
             }
             if lists(field.type):
                 parameter |= {"style": "form", "explode": False}
             yield parameter
+
+
+def _given(schema: dict[str, Any]) -> dict[str, Any]:
+    """The schema of a parameter that is there: one that is null is left out."""
+    choices = [choice for choice in schema.get("anyOf", ()) if choice != {"type": "null"}]
+    return choices[0] if len(choices) == 1 else schema

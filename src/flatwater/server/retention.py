@@ -19,7 +19,6 @@ class Retention:
     def __init__(self, store: Store, settings: RetentionSettings) -> None:
         self._store = store
         self._settings = settings
-        self.pruned = 0
 
     async def run(self) -> None:
         """Prune until cancelled. A store that is in trouble is asked again a period later."""
@@ -33,12 +32,17 @@ class Retention:
     async def prune(self) -> int:
         """Delete all that is old now; the number of rows."""
         settings = self._settings
-        keep = retention.Keep()
+        keep = retention.Keep(
+            max_age_s=settings.max_age_s,
+            max_runs=settings.max_runs,
+            max_site_changes=settings.max_site_changes,
+            max_events=settings.max_events,
+            unused_s=settings.unused_s,
+        )
         total = 0
         while True:
             pruned = await self._store.writer.call(retention.prune, keep, time.time(), settings.max_batch)
-            total += pruned.runs
+            total += pruned.runs + pruned.contents + pruned.site_changes + pruned.events
             if pruned.done:
-                self.pruned += total
                 return total
             await asyncio.sleep(0)

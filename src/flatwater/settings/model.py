@@ -11,7 +11,6 @@ from msgspec import Meta, Struct
 Count = Annotated[int, Meta(ge=1, le=10**9)]
 Bytes = Annotated[int, Meta(ge=1, le=2**50, extra={"unit": "bytes"})]
 Seconds = Annotated[float, Meta(gt=0, le=10**9, extra={"unit": "seconds"})]
-Period = Annotated[float, Meta(ge=0, le=10**9, extra={"unit": "seconds"})]
 Port = Annotated[int, Meta(ge=0, le=65535)]
 Secret = Annotated[str, Meta(extra={"secret": True})]
 
@@ -83,6 +82,19 @@ class EngineSettings(Struct, frozen=True, kw_only=True):
     max_value_bytes: Annotated[Bytes, Meta(description="Size of one block's outputs, or one variable, as JSON.")] = (
         4 * 1024**2
     )
+    max_cache_entries: Annotated[
+        Count, Meta(description="Values that cache blocks keep; the longest unchanged leave.")
+    ] = 10_000
+    max_cache_bytes: Annotated[Bytes, Meta(description="Size of these together, as JSON.")] = 64 * 1024**2
+    max_http_connections: Annotated[Count, Meta(description="Connections that http blocks have open at once.")] = 100
+    max_response_bytes: Annotated[Bytes, Meta(description="Size of one answer that an http block reads.")] = (
+        16 * 1024**2
+    )
+    max_database_connections: Annotated[
+        Count, Meta(description="Connections to each database that sql blocks use.")
+    ] = 2
+    max_rows: Annotated[Count, Meta(description="Rows that one query of a sql block gives.")] = 10_000
+    max_log_lines: Annotated[Count, Meta(description="Newest lines kept of one run's log.")] = 1_000
     max_flows: Annotated[Count, Meta(description="Compiled definitions kept ready.")] = 256
     max_kept_iterations: Annotated[
         Count, Meta(description="Finished iterations of a loop whose block records are kept.")
@@ -107,6 +119,7 @@ class StreamSettings(Struct, frozen=True, kw_only=True):
     """The live event stream."""
 
     heartbeat_s: Annotated[Seconds, Meta(description="A comment is sent when nothing happened for this long.")] = 15.0
+    site_poll_s: Annotated[Seconds, Meta(description="Period of looking for changed sites.")] = 0.25
     status_s: Annotated[Seconds, Meta(description="Period of `status` events.")] = 2.0
 
 
@@ -119,15 +132,19 @@ class StatusSettings(Struct, frozen=True, kw_only=True):
 
 
 class RetentionSettings(Struct, frozen=True, kw_only=True):
-    """What is deleted, and when. 0 seconds keeps for ever."""
+    """What is deleted, and when. Runs that have not ended, or that still hold sites, are always kept."""
 
-    runs_s: Annotated[Period, Meta(description="Ended runs and their blocks are deleted after this.")] = 7 * 86400.0
-    max_runs: Annotated[Count, Meta(description="Ended runs kept at most; the oldest go first.")] = 1_000_000
-    logs_s: Annotated[Period, Meta(description="Log lines are deleted after this.")] = 7 * 86400.0
-    events_s: Annotated[Period, Meta(description="External events are deleted after this.")] = 86400.0
-    changes_s: Annotated[Period, Meta(description="Site changes are deleted after this.")] = 7 * 86400.0
+    max_age_s: Annotated[
+        Seconds, Meta(description="Ended runs, events and changes of sites are deleted after this.")
+    ] = 30 * 86_400.0
+    max_runs: Annotated[Count, Meta(description="Ended runs kept at most; the oldest go first.")] = 100_000
+    max_site_changes: Annotated[Count, Meta(description="Changes of sites kept at most.")] = 100_000
+    max_events: Annotated[Count, Meta(description="External events kept at most.")] = 100_000
+    unused_s: Annotated[Seconds, Meta(description="Old versions of definitions are deleted when unused for this.")] = (
+        3600.0
+    )
     period_s: Annotated[Seconds, Meta(description="How often the server looks for what is old.")] = 60.0
-    max_batch: Annotated[Count, Meta(description="Rows deleted in one transaction.")] = 500
+    max_batch: Annotated[Count, Meta(description="Rows deleted in one transaction.")] = 200
 
 
 class LogSettings(Struct, frozen=True, kw_only=True):

@@ -9,7 +9,7 @@ import msgspec
 from flatwater.errors import DefinitionError
 from flatwater.server.route import Table
 from flatwater.server.service import Service
-from flatwater.server.type.base import Id, Page, Paging
+from flatwater.server.type.base import Id, Page, Paging, page_of
 from flatwater.server.type.definition import Definition, DefinitionDetail, FlowInfo, Palette, Verdict
 from flatwater.store import definition as definitions
 
@@ -19,8 +19,8 @@ table = Table("definitions")
 @table.add("GET", "/api/definitions")
 async def list_definitions(service: Service, query: Paging) -> Page[Definition]:
     """The definitions, by id."""
-    page = await service.store.read(definitions.page, query.cursor, query.limit)
-    return Page([_info(item) for item in page.items], page.next)
+    found = await service.store.read(definitions.page, query.cursor or "", query.limit + 1)
+    return page_of(found, query.limit, _info, lambda item: item.id)
 
 
 @table.add("POST", "/api/definitions", status=201)

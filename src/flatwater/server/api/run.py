@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from time import time
 from typing import Any
@@ -9,11 +10,11 @@ from typing import Any
 import msgspec
 
 from flatwater.engine.definition import Node as FlowNode
-from flatwater.errors import FlatwaterError
+from flatwater.errors import FlatwaterError, NotFoundError
 from flatwater.server.problem import RequestError
 from flatwater.server.route import Reply, Table
 from flatwater.server.service import Service
-from flatwater.server.type.base import MAX_ITEMS, SHOWN_IN_LIST_BYTES, Id, Page, Paging, shown
+from flatwater.server.type.base import MAX_ITEMS, SHOWN_IN_LIST_BYTES, Id, Page, Paging, number, page_of, shown
 from flatwater.server.type.run import (
     Blocks,
     LogLine,
@@ -120,10 +121,10 @@ async def list_steps(service: Service, run_id: Id, query: StepQuery) -> Blocks:
 
 @table.add("GET", "/api/runs/{run_id}/log", errors=(404,))
 async def list_log(service: Service, run_id: Id, query: Paging) -> Page[LogLine]:
-    """What the blocks of a run logged, newest first."""
+    """What the blocks of a run logged, oldest first."""
     await service.store.read(runs.get, run_id)
-    page = await service.store.read(logs.page, run_id, query.cursor, query.limit)
-    return Page([LogLine(line.at, line.level, line.path, line.message) for line in page.items], page.next)
+    found = await service.store.read(logs.page, run_id, number(query.cursor) or 0, query.limit + 1)
+    return page_of(found, query.limit, _line, lambda line: line.id)
 
 
 @table.add("POST", "/api/runs/{run_id}/cancel", errors=(404, 409))
@@ -152,6 +153,10 @@ async def retry_run(service: Service, run_id: Id) -> Run:
     """Go on with a failed or canceled run at the block that failed; what succeeded is not done again."""
     await service.engine.retry(run_id)
     return await _run(service, run_id)
+
+
+def _line(line: logs.LogLine) -> LogLine:
+    return LogLine(line.at, line.level, line.path, line.message)
 
 
 async def _run(service: Service, run_id: str) -> Run:
@@ -184,11 +189,17 @@ async def _waits(service: Service, run_id: str) -> list[Wait]:
     """What the blocks of a run wait for, the first of them with their place in the queue."""
     waiting = (await service.store.read(waiters.load, [run_id])).get(run_id, [])
     found: list[Wait] = []
-    for number, row in enumerate(waiting[:MAX_ITEMS]):
-        queued = number < MAX_PLACES and row.kind == "site" and row.granted is None
-        place = await service.store.read(waiters.place, run_id, row.path) if queued else None
+    for index, row in enumerate(waiting[:MAX_ITEMS]):
+        queued = index < MAX_PLACES and row.kind in ("site", "robot") and row.granted is None
+        place = await service.store.read(_place, run_id, row.path) if queued else None
         found.append(Wait(row.path, row.kind, row.reason or row.kind, row.since, place))
     return found
+
+
+def _place(tx: Tx, run_id: str, path: str) -> int | None:
+    with contextlib.suppress(NotFoundError):  # it was granted meanwhile
+        return waiters.place(tx, run_id, path)
+    return None
 
 
 async def _tree(service: Service, digest: str) -> Node | None:

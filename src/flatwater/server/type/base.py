@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Annotated, Generic, TypeVar
 
 import msgspec
 from msgspec import Meta, Raw, Struct
 
+from flatwater.server.problem import RequestError
+
+S = TypeVar("S")
 T = TypeVar("T")
 
 MAX_ITEMS = 500
@@ -18,13 +22,15 @@ Cursor = Annotated[str, Meta(min_length=1, max_length=600, description="`next` o
 Time = Annotated[float, Meta(ge=0, le=1e11, description="Seconds since the epoch.")]
 Int32 = Annotated[int, Meta(ge=-(2**31), le=2**31 - 1)]
 Key = Annotated[
-    str, Meta(min_length=1, max_length=255, description="A second submission with this key is the same run.")
+    str,
+    Meta(
+        min_length=1,
+        max_length=200,
+        pattern=r"^[^\x00-\x1f\x7f]+$",
+        description="A second submission with this key is the same run.",
+    ),
 ]
 Number = Annotated[float, Meta(ge=-1e12, le=1e12)]
-
-
-class Empty(Struct, forbid_unknown_fields=True):
-    """Nothing."""
 
 
 class Page(Struct, Generic[T], frozen=True):
@@ -37,6 +43,21 @@ class Page(Struct, Generic[T], frozen=True):
 class Paging(Struct, frozen=True, kw_only=True):
     limit: Limit = 50
     cursor: Cursor | None = None
+
+
+def page_of(found: Sequence[S], limit: int, show: Callable[[S], T], cursor: Callable[[S], str | int]) -> Page[T]:
+    """A page from up to ``limit + 1`` rows: the one too many only tells that there is more."""
+    items = found[:limit]
+    return Page([show(row) for row in items], str(cursor(items[-1])) if len(found) > limit else None)
+
+
+def number(cursor: str | None) -> int | None:
+    """A cursor that must be a number. Raises RequestError."""
+    if cursor is None:
+        return None
+    if not (cursor.isascii() and cursor.isdigit() and len(cursor) < 19):
+        raise RequestError(422, "invalid", f"{cursor!r} is no cursor of this list", where="query: cursor")
+    return int(cursor)
 
 
 SHOWN_BYTES = 256 * 1024

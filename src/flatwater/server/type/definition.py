@@ -20,10 +20,10 @@ class Definition(Struct, frozen=True):
     updated_at: float
 
 
-class DefinitionDetail(Definition, frozen=True):
+class DefinitionDetail(Definition, frozen=True, kw_only=True):
     """With the definition itself."""
 
-    definition: Raw = Raw(b"null")
+    definition: Raw
 
 
 class FlowInfo(Struct, frozen=True):

@@ -26,8 +26,8 @@ class Site(Struct, frozen=True, kw_only=True):
     lane: str | None
     depth: int | None
     mouths: int | None
-    tags: list[str]
-    attrs: dict[str, Any]
+    tags: tuple[str, ...]
+    attrs: Raw
     map_id: str | None
     x: float | None
     y: float | None
@@ -47,26 +47,27 @@ class SiteList(Struct, frozen=True):
     next: str | None = None
 
 
-Tags = Annotated[list[Text], Meta(max_length=100)]
+Tags = Annotated[tuple[Text, ...], Meta(max_length=100)]
+Attrs = Annotated[dict[Text, Any], Meta(max_length=100)]
 
 
 class SiteInput(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A site to import: new, or replacing the one of that id (its fill and lock stay when not given)."""
+    """A site to create, or to change in the fields that are given."""
 
     id: Id
-    group: Text | None = None
-    order_no: Int32 = 0
-    enabled: bool = True
+    group: Text | UnsetType | None = UNSET
+    order_no: Int32 | UnsetType = UNSET
+    enabled: bool | UnsetType = UNSET
     filled: bool | UnsetType = UNSET
     content: Text | UnsetType | None = UNSET
-    lane: Text | None = None
-    depth: Annotated[int, Meta(ge=0, le=10_000)] | None = None
-    mouths: Literal[1, 2] | None = None
-    tags: Tags = []
-    attrs: Annotated[dict[Text, Any], Meta(max_length=100)] = {}
-    map_id: Text | None = None
-    x: Number | None = None
-    y: Number | None = None
+    lane: Text | UnsetType | None = UNSET
+    depth: Annotated[int, Meta(ge=0, le=10_000)] | UnsetType | None = UNSET
+    mouths: Literal[1, 2] | UnsetType | None = UNSET
+    tags: Tags | UnsetType = UNSET
+    attrs: Attrs | UnsetType = UNSET
+    map_id: Text | UnsetType | None = UNSET
+    x: Number | UnsetType | None = UNSET
+    y: Number | UnsetType | None = UNSET
 
 
 class Imported(Struct, frozen=True):
@@ -81,7 +82,7 @@ class SiteChange(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     enabled: bool | UnsetType = UNSET
     locked: Literal[False] | UnsetType = UNSET
     tags: Tags | UnsetType = UNSET
-    attrs: Annotated[dict[Text, Any], Meta(max_length=100)] | UnsetType = UNSET
+    attrs: Attrs | UnsetType = UNSET
 
 
 class SiteChangeQuery(Paging, frozen=True, kw_only=True):

@@ -76,6 +76,11 @@ class Call:
         return self._run.row.rank
 
     @property
+    def epoch(self) -> int:
+        """The number of this activation; transactions that change the run carry it."""
+        return self._run.row.epoch
+
+    @property
     def depth(self) -> int:
         return self._run.row.depth
 
@@ -113,6 +118,10 @@ class Call:
     def set_run(self, **changes: Any) -> None:
         """Set ``state_message``, ``response`` or ``out_order_no`` of the run, likewise."""
         self.changes.update(changes)
+
+    def pause(self) -> None:
+        """Hold the run once this block has ended, until somebody resumes it."""
+        self._run.stop("pause", at_once=False)
 
     def log(self, message: str, level: str = "info") -> None:
         """Add a line to the run's log."""
@@ -164,10 +173,21 @@ class Call:
         wait = Wait(self._next(), kind, key, reason, now, due_at, encoded)
         if insert and kind == "child" and self._run.waits.stored(wait.path) is None:
             # The child may have ended already: that must be looked up where ends are written.
+            self._run.waits.expect(wait)
             granted = await self.transact(waiters.add, wait.row(self.run_id, self.rank))
-            wait.granted = msgspec.UNSET if granted is None else msgspec.json.decode(granted)
-            insert = False
+            if granted is not None:
+                wait.granted = msgspec.json.decode(granted)
         return await self._aside(self._run.waits.grant(wait, insert=insert))
+
+    def expect(self, kind: str, key: str, *, reason: str, timeout_s: float | None = None) -> Wait:
+        """Announce the next ``wait``, whose row a transaction of the block is about to write.
+
+        The row then goes with the block even when that is stopped in the middle of the transaction.
+        """
+        now = time()
+        due_at = None if timeout_s is None else now + timeout_s
+        wait = Wait(self._path_of(self._waits + 1), kind, key, reason, now, due_at)
+        return self._run.waits.expect(wait)
 
     def waited(self) -> Wait | None:
         """The stored wait that the next ``wait`` of this call would find, if there is one."""

@@ -20,6 +20,7 @@ from flatwater.engine.activation import Activation
 from flatwater.engine.block import Kind, Registry, kind_of
 from flatwater.engine.blocks import builtin
 from flatwater.engine.context import ContextStatistics, ContextWatch
+from flatwater.engine.database import Databases
 from flatwater.engine.definition import check_inputs
 from flatwater.engine.ending import Ending
 from flatwater.engine.journal import dump
@@ -102,10 +103,10 @@ class Engine:
             registry=self.registry,
             tasks=self._tasks,
             branches=self._branches,
-            web=Web(),
+            web=self._web(),
+            databases=self._databases(databases or {}),
             driver=driver,
             functions=functions or {},
-            databases=databases or {},
         )
         self._contexts = ContextWatch(self.options.dead_context_s)
         self.scheduler = Scheduler(store, self.options, self._begin)
@@ -120,6 +121,20 @@ class Engine:
 
     def _group(self, name: str, max_tasks: int) -> TaskGroup:
         return TaskGroup(name, max_tasks=max_tasks, ledger=self.ledger)
+
+    def _web(self) -> Web:
+        options = self.options
+        return Web(
+            max_connections=options.max_http_connections,
+            max_response_bytes=options.max_response_bytes,
+            ledger=self.ledger,
+        )
+
+    def _databases(self, urls: Mapping[str, str]) -> Databases:
+        options = self.options
+        return Databases(
+            urls, max_connections=options.max_database_connections, max_rows=options.max_rows, ledger=self.ledger
+        )
 
     def _bind(self) -> None:
         services, scheduler = self.services, self.scheduler
@@ -139,6 +154,7 @@ class Engine:
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(self.events)
             await stack.enter_async_context(self.services.web)
+            await stack.enter_async_context(self.services.databases)
             stack.callback(self.services.close)
             for group in (self._branches, self._tasks, self._loops):
                 await stack.enter_async_context(group)

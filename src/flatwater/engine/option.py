@@ -22,6 +22,18 @@ class EngineOptions:
     """How deep sub-tasks may nest at run time."""
     max_value_bytes: int = 4 * 1024 * 1024
     """Size of one block's outputs, or one variable, as JSON."""
+    max_cache_entries: int = 10_000
+    """Values that cache blocks keep; the longest unchanged leave."""
+    max_cache_bytes: int = 64 * 1024 * 1024
+    """Size of these together, as JSON."""
+    max_http_connections: int = 100
+    """Connections that http blocks have open at once."""
+    max_response_bytes: int = 16 * 1024 * 1024
+    """Size of one answer that an http block reads."""
+    max_database_connections: int = 2
+    """Connections to each database that sql blocks use."""
+    max_rows: int = 10_000
+    """Rows that one query of a sql block gives."""
     max_log_lines: int = 1_000
     """Newest lines kept of one run's log."""
     max_flows: int = 256

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from flatwater.bounded.task import TaskGroup
     from flatwater.engine.activation import Activation
     from flatwater.engine.block import Registry
+    from flatwater.engine.database import Databases
     from flatwater.engine.driver import RobotDriver
     from flatwater.engine.option import EngineOptions
     from flatwater.engine.robot import RobotBridge
@@ -44,9 +45,9 @@ class Services:
     tasks: TaskGroup
     branches: TaskGroup
     web: Web
+    databases: Databases
     driver: RobotDriver | None = None
     functions: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
-    databases: Mapping[str, str] = field(default_factory=dict)
     runs: Runs = field(init=False)
     idle: Callable[[Activation], None] = field(init=False)
     busy: Callable[[Activation], None] = field(init=False)

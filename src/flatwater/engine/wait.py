@@ -115,13 +115,18 @@ class Waits:
             if insert:
                 self._store(wait)
             else:
-                wait.stored = True
-                self._stored[wait.path] = wait
-                self.touched = True
+                self.expect(wait)
         known.granted = self._early.pop(wait.path, known.granted)
         if known.granted is UNSET and await self._until(known) is _DUE:
             raise WaitTimeout(f"waited {time() - known.since:.1f} s for {known.reason}", where=wait.path)
         return known.granted
+
+    def expect(self, wait: Wait) -> Wait:
+        """A transaction is about to write the row of ``wait``."""
+        wait.stored = True
+        self._stored[wait.path] = wait
+        self.touched = True
+        return wait
 
     def stored(self, path: str) -> Wait | None:
         """The wait that an earlier activation, or this one, has in the store."""

@@ -130,6 +130,7 @@ class Desk:
     def __init__(self, browser: Browser, server: Server, **options: Any) -> None:
         self.server = server
         self.complaints: list[str] = []
+        self.refusals: set[int] = set()
         self.context = browser.new_context(viewport=options.pop("viewport", {"width": 1280, "height": 720}), **options)
         self.page = self.context.new_page()
         self.page.set_default_timeout(PATIENCE_MS)
@@ -137,7 +138,9 @@ class Desk:
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
 
     def _note(self, message: Any) -> None:
-        if message.type in ("error", "warning"):
+        """Chromium writes every refused request into the console; ``refusals`` are those that the test provokes."""
+        refused = any(f"status of {status}" in message.text for status in self.refusals)
+        if message.type in ("error", "warning") and not refused:
             self.complaints.append(message.text)
 
     def open(self, place: str = "") -> Page:

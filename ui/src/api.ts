@@ -128,7 +128,7 @@ export const api = {
   log: (run: string, limit: number, cursor: string | null, signal?: AbortSignal) =>
     call<T.Page<T.LogLine>>("GET", `api/runs/${id(run)}/log`, { query: { limit, cursor }, ...with_(signal) }),
   submit: (body: T.Submission) => call<{ id: string; state: T.State }>("POST", "api/runs", { body }),
-  act: (run: string, action: T.RunAction) => call<T.RunControl>("POST", `api/runs/${id(run)}/${action}`),
+  act: (run: string, action: T.RunAction) => call<T.Run>("POST", `api/runs/${id(run)}/${action}`),
 
   sites: (cursor: string | null, signal?: AbortSignal) => call<T.Page<T.Site>>("GET", "api/sites", { query: { cursor }, ...with_(signal) }),
   changeSite: (site: string, body: T.SitePatch) => call<T.Site>("PATCH", `api/sites/${id(site)}`, { body }),
@@ -144,7 +144,7 @@ export const api = {
   validate: (text: string) => call<T.Validation>("POST", "api/definitions/validate", { text }),
   palette: (signal?: AbortSignal) => call<{ items: T.BlockKind[] }>("GET", "api/definitions/blocks", with_(signal)),
 
-  triggers: (signal?: AbortSignal) => call<{ items: T.Trigger[] }>("GET", "api/triggers", with_(signal)),
+  triggers: (signal?: AbortSignal) => call<T.Page<T.Trigger>>("GET", "api/triggers", { query: { limit: 500 }, ...with_(signal) }),
   saveTrigger: (body: T.TriggerInput) => call<T.Trigger>("POST", "api/triggers", { body }),
   publish: (name: string, data: T.Json) => call<{ delivered: number; started: string[] }>("POST", "api/events", { body: { name, data } }),
   events: (limit: number, signal?: AbortSignal) => call<T.Page<T.ExternalEvent>>("GET", "api/events", { query: { limit }, ...with_(signal) }),

@@ -14,7 +14,7 @@ export type StreamEvent =
   | ({ type: "site" } & Site)
   | ({ type: "robot" } & Robot)
   | ({ type: "status" } & Pulse)
-  | { type: "log"; run_id?: string }
+  | { type: "log"; run_id: string }
   | { type: "gap"; missed: number | null };
 
 export interface Batch {
@@ -124,7 +124,7 @@ function keyOf(event: Exclude<StreamEvent, { type: "gap" }>): string {
     case "status":
       return "status";
     case "log":
-      return `log ${event.run_id ?? ""}`;
+      return `log ${event.run_id}`;
     default:
       return `${event.type} ${event.id}`;
   }

@@ -3,7 +3,7 @@ import { signal } from "@preact/signals";
 import { api, explain } from "./api";
 import { confirm, notify, type Question } from "./notice";
 import { allows, REQUESTED } from "./run";
-import type { Run, RunAction, RunControl, State } from "./type";
+import type { Run, RunAction, State } from "./type";
 
 const MAX_OPEN = 200;
 /** Bulk requests go out a few at a time: the server's queue is for everyone. */
@@ -37,8 +37,12 @@ export function fulfil(run: { id: string; state: State }): void {
 function questionOf(run: Run, action: RunAction): Question | null {
   const name = run.label || run.definition;
   if (action === "cancel") {
-    const text = "Its blocks stop where they are, its locks on sites are released, and it cannot be resumed.";
+    const text = "Its blocks stop where they are and its locks on sites are released.";
     return { title: `Cancel ${name}?`, text, action: "Cancel the run", danger: true };
+  }
+  if (action === "resume" && run.state === "NEEDS_OPERATOR") {
+    const text = "You say that the block in question did take effect. The run goes on after it; the block is not carried out again.";
+    return { title: `Go on with ${name}?`, text, action: "It took effect, go on" };
   }
   if (action === "retry" && run.state === "NEEDS_OPERATOR") {
     const text = "The server does not know whether the block took effect. It will be carried out again: make sure that this is safe.";
@@ -48,13 +52,13 @@ function questionOf(run: Run, action: RunAction): Question | null {
 }
 
 /** Ask if need be, send, and answer the run's state as the server sees it; null when nothing was done. */
-export async function perform(run: Run, action: RunAction): Promise<RunControl | null> {
+export async function perform(run: Run, action: RunAction): Promise<Run | null> {
   const question = questionOf(run, action);
   if (question && !(await confirm(question))) return null;
   return send(run, action, (error) => notify("error", `The run could not be changed (${action}): ${error}`));
 }
 
-async function send(run: Run, action: RunAction, failed: (error: string) => void): Promise<RunControl | null> {
+async function send(run: Run, action: RunAction, failed: (error: string) => void): Promise<Run | null> {
   note(run.id, action);
   try {
     const answer = await api.act(run.id, action);
@@ -68,9 +72,9 @@ async function send(run: Run, action: RunAction, failed: (error: string) => void
 }
 
 const BULK_TEXT: Record<RunAction, string> = {
-  cancel: "They stop where they are and cannot be resumed.",
+  cancel: "They stop where they are and their locks on sites are released.",
   pause: "They stop after their current block and keep their places.",
-  resume: "They go on where they stopped.",
+  resume: "They go on where they stopped. For those that need an operator: their blocks did take effect and are not carried out again.",
   retry: "They go on from their failed blocks; a block that needs an operator is carried out again.",
 };
 

@@ -23,8 +23,8 @@ export const STATE_TEXT: Record<BlockState, string> = {
 const ALLOWED: Record<RunAction, ReadonlySet<State>> = {
   cancel: new Set(["QUEUED", "RUNNING", "WAITING", "PAUSED", "NEEDS_OPERATOR"]),
   pause: new Set(["QUEUED", "RUNNING", "WAITING"]),
-  resume: new Set(["PAUSED"]),
-  retry: new Set(["FAILED", "NEEDS_OPERATOR"]),
+  resume: new Set(["PAUSED", "NEEDS_OPERATOR"]),
+  retry: new Set(["FAILED", "CANCELED", "NEEDS_OPERATOR"]),
 };
 
 export const ACTIONS: readonly RunAction[] = ["pause", "resume", "retry", "cancel"];
@@ -37,8 +37,8 @@ export function allows(state: State, action: RunAction): boolean {
 export const REQUESTED: Record<RunAction, { text: string; done: (state: State) => boolean }> = {
   cancel: { text: "canceling", done: (state) => ENDED.has(state) },
   pause: { text: "pausing", done: (state) => state === "PAUSED" || ENDED.has(state) },
-  resume: { text: "resuming", done: (state) => state !== "PAUSED" },
-  retry: { text: "retrying", done: (state) => state !== "FAILED" && state !== "NEEDS_OPERATOR" },
+  resume: { text: "resuming", done: (state) => state !== "PAUSED" && state !== "NEEDS_OPERATOR" },
+  retry: { text: "retrying", done: (state) => !ALLOWED.retry.has(state) },
 };
 
 /** "waits for an empty site in BUF, 3rd in the queue, since 12 s" */
@@ -78,11 +78,11 @@ export function describeRun(run: Run, now: number, doing: readonly string[] = []
     case "SUCCEEDED":
       return `Succeeded after ${took(run)}.`;
     case "CANCELED":
-      return `Canceled after ${took(run)}.`;
+      return `Canceled after ${took(run)}. Retry goes on where it was canceled.`;
     case "FAILED":
       return `Failed after ${took(run)}. Retry goes on from the failed block.`;
     case "NEEDS_OPERATOR":
-      return "Needs an operator: check what really happened, then retry the block or cancel the run.";
+      return "Needs an operator: nobody knows whether the block took effect. Resume if it did, retry to carry it out again, or cancel.";
   }
 }
 

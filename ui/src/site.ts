@@ -131,6 +131,24 @@ export function pitchOf(points: readonly { x: number; y: number }[]): number {
   return Number.isFinite(least) ? least : 1;
 }
 
+/** "ForkLoad at IN_1, carries C-7" */
+export function doingOf(robot: Robot): string {
+  const order = [robot.operation ?? (robot.target ? "drives" : ""), robot.target && `${robot.operation ? "at" : "to"} ${robot.target}`].filter(Boolean).join(" ");
+  return [order, robot.carrying && `carries ${robot.carrying}`].filter(Boolean).join(", ");
+}
+
+/** Where a robot is at a moment, along the way that it announced; null when nobody knows. */
+export function placeAt(robot: Robot, at: number): { x: number; y: number } | null {
+  const way = robot.waypoints;
+  const next = way.findIndex(([then]) => then > at);
+  const to = way[next === -1 ? way.length - 1 : next];
+  if (!to) return robot.x === null || robot.y === null ? null : { x: robot.x, y: robot.y };
+  const from = way[next - 1];
+  if (next === -1 || !from) return { x: to[1], y: to[2] };
+  const share = (at - from[0]) / (to[0] - from[0]);
+  return { x: from[1] + share * (to[1] - from[1]), y: from[2] + share * (to[2] - from[2]) };
+}
+
 export function describeRobots(robots: readonly Robot[]): string {
   const busy = robots.filter((robot) => robot.run !== null).length;
   return robots.length === 0 ? "No robots." : `${plural(robots.length, "robot")}, ${busy} at work.`;

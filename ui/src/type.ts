@@ -120,12 +120,13 @@ export interface SitePatch {
 export interface SiteChange {
   id: number;
   at: number;
-  site: string;
-  run: string | null;
+  site_id: string;
+  run_id: string | null;
   path: string | null;
   change: Json;
 }
 
+/** `battery` is 0 … 1; `waypoints` are `[at, x, y]` of the rest of its way. */
 export interface Robot {
   id: string;
   state: string;
@@ -135,6 +136,11 @@ export interface Robot {
   y: number | null;
   run: string | null;
   path: string | null;
+  operation: string | null;
+  target: string | null;
+  carrying: string | null;
+  waypoints: [at: number, x: number, y: number][];
+  error: string | null;
 }
 
 export interface DefinitionInfo {
@@ -176,7 +182,7 @@ export interface BlockKind {
 
 export interface Trigger {
   id: string;
-  definition: string;
+  definition_id: string;
   kind: string;
   spec: string;
   inputs: Json;
@@ -260,15 +266,9 @@ export interface Submission {
 
 export type RunAction = "cancel" | "pause" | "resume" | "retry";
 
-/** The state when the request was taken; it may still be on its way to the one asked for. */
-export interface RunControl {
-  id: string;
-  state: State;
-}
-
 export interface TriggerInput {
   id: string;
-  definition: string;
+  definition_id: string;
   kind: string;
   spec: string;
   inputs: { [key: string]: Json };

@@ -52,7 +52,8 @@ describe("actions", () => {
     expect(allowed("RUNNING")).toEqual(["pause", "cancel"]);
     expect(allowed("PAUSED")).toEqual(["resume", "cancel"]);
     expect(allowed("FAILED")).toEqual(["retry"]);
-    expect(allowed("NEEDS_OPERATOR")).toEqual(["retry", "cancel"]);
+    expect(allowed("NEEDS_OPERATOR")).toEqual(["resume", "retry", "cancel"]);
+    expect(allowed("CANCELED")).toEqual(["retry"]);
     expect(allowed("SUCCEEDED")).toEqual([]);
   });
 

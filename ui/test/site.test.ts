@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
-import { boundsOf, describeSite, groupsOf, hasPlan, patched, pitchOf, summaryOf } from "../src/site";
-import type { Site } from "../src/type";
+import { boundsOf, describeSite, doingOf, groupsOf, hasPlan, patched, pitchOf, placeAt, summaryOf } from "../src/site";
+import type { Robot, Site } from "../src/type";
 
 function site(id: string, part: Partial<Site> = {}): Site {
   return {
@@ -86,5 +86,46 @@ describe("patched", () => {
     ]);
     expect("type" in (after[1] as object)).toBe(false);
     expect(patched(sites, "site", { events: [], missed: 0 }, 10)).toBe(sites);
+  });
+});
+
+describe("robots", () => {
+  const robot: Robot = {
+    id: "R1",
+    state: "MOVING",
+    battery: 0.5,
+    station: null,
+    x: 1,
+    y: 2,
+    run: null,
+    path: null,
+    operation: "ForkLoad",
+    target: "IN_1",
+    carrying: null,
+    waypoints: [
+      [100, 0, 0],
+      [110, 10, 0],
+      [120, 10, 20],
+    ],
+    error: null,
+  };
+
+  it("are where their way says", () => {
+    expect([90, 100, 105, 110, 115, 300].map((at) => placeAt(robot, at))).toEqual([
+      { x: 0, y: 0 },
+      { x: 0, y: 0 },
+      { x: 5, y: 0 },
+      { x: 10, y: 0 },
+      { x: 10, y: 10 },
+      { x: 10, y: 20 },
+    ]);
+    expect(placeAt({ ...robot, waypoints: [] }, 100)).toEqual({ x: 1, y: 2 });
+    expect(placeAt({ ...robot, waypoints: [], x: null }, 100)).toBeNull();
+  });
+
+  it("say what they do", () => {
+    expect(doingOf(robot)).toBe("ForkLoad at IN_1");
+    expect(doingOf({ ...robot, operation: null, carrying: "C-7" })).toBe("drives to IN_1, carries C-7");
+    expect(doingOf({ ...robot, operation: null, target: null })).toBe("");
   });
 });

@@ -2,12 +2,12 @@
 import { Icon, type IconName } from "../part/icon";
 import { openRequest, perform } from "../request";
 import { ACTIONS, allows, REQUESTED, STATE_TEXT } from "../run";
-import type { Run, RunAction, RunControl } from "../type";
+import type { Run, RunAction } from "../type";
 
 const TEXT: Record<RunAction, string> = { pause: "Pause", resume: "Resume", retry: "Retry", cancel: "Cancel" };
 const ICON: Record<RunAction, IconName> = { pause: "paused", resume: "running", retry: "retry", cancel: "cancel" };
 
-export function RunActions({ run, onChange }: { run: Run; onChange: (answer: RunControl) => void }) {
+export function RunActions({ run, onChange }: { run: Run; onChange: (answer: Run) => void }) {
   const open = openRequest(run);
   const act = async (action: RunAction) => {
     const answer = await perform(run, action);

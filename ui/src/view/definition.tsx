@@ -25,7 +25,7 @@ export function DefinitionPanel({ name, onGone }: { name: string; onGone: () => 
   const [starting, setStarting] = useState(false);
   const detail = loaded.data.value;
   const remove = async () => {
-    const text = "No new runs of it can be started. Runs that are under way keep their copy.";
+    const text = "The server refuses while stored runs or triggers refer to it.";
     if (!(await confirm({ title: `Delete ${name}?`, text, action: "Delete", danger: true }))) return;
     try {
       await api.deleteDefinition(name);

@@ -1,31 +1,46 @@
 /** What a run's blocks wrote down, newest first. */
-import { useEffect, useState } from "preact/hooks";
+import { useEffect } from "preact/hooks";
 import { api } from "../api";
 import { Empty, Trouble } from "../part/panel";
 import { Moment } from "../part/time";
 import { useResource } from "../resource";
 import { stream } from "../stream";
+import type { LogLine } from "../type";
 
-const PAGE_SIZE = 100;
+const PAGE_SIZE = 500;
+/** The server keeps about a thousand lines of a run. */
+const MAX_LINES = 2000;
+const EVERY_MS = 15_000;
+
+/** The server tells them in order; a reader wants the last first. */
+async function loadLog(run: string, abort: AbortSignal): Promise<LogLine[]> {
+  const lines: LogLine[] = [];
+  let cursor: string | null = null;
+  do {
+    const page = await api.log(run, PAGE_SIZE, cursor, abort);
+    lines.push(...page.items);
+    cursor = page.next ?? null;
+  } while (cursor !== null && lines.length < MAX_LINES);
+  return lines.reverse();
+}
 
 export function LogPanel({ run, onSelect }: { run: string; onSelect: (path: string) => void }) {
-  const [cursor, setCursor] = useState<string | null>(null);
-  const lines = useResource((abort) => api.log(run, PAGE_SIZE, cursor, abort), [run, cursor], { everyMs: 5000 });
+  const lines = useResource((abort) => loadLog(run, abort), [run], { everyMs: EVERY_MS });
   useEffect(
     () =>
       stream.listen((batch) => {
-        if (batch.events.some((event) => event.type === "log" && (event.run_id ?? run) === run)) lines.soon();
+        if (batch.events.some((event) => event.type === "log" && event.run_id === run)) lines.soon();
       }),
     [lines, run],
   );
-  const page = lines.data.value;
+  const shown = lines.data.value;
   return (
     <div class="side-body">
       {lines.error.value && <Trouble error={lines.error.value} />}
-      {page?.items.length === 0 && <Empty icon="file">This run has written nothing to its log.</Empty>}
+      {shown?.length === 0 && <Empty icon="file">This run has written nothing to its log.</Empty>}
       <ol class="log">
-        {page?.items.map((line, at) => (
-          <li key={`${line.at} ${at}`} data-level={line.level}>
+        {shown?.map((line, at) => (
+          <li key={shown.length - at} data-level={line.level}>
             <span class="log-head quiet">
               <Moment at={line.at} /> <b>{line.level}</b>
               {line.path && (
@@ -38,14 +53,6 @@ export function LogPanel({ run, onSelect }: { run: string; onSelect: (path: stri
           </li>
         ))}
       </ol>
-      <div class="actions">
-        <button type="button" disabled={cursor === null} onClick={() => setCursor(null)}>
-          Newest
-        </button>
-        <button type="button" disabled={!page?.next} onClick={() => setCursor(page?.next ?? null)}>
-          Older
-        </button>
-      </div>
     </div>
   );
 }

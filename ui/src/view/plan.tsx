@@ -1,5 +1,7 @@
 /** Sites and robots at their places in the hall. */
-import { type Box, boundsOf, describeSite, groupsOf, isLocked, pitchOf } from "../site";
+import { useEffect, useMemo, useState } from "preact/hooks";
+import { serverNow } from "../clock";
+import { type Box, boundsOf, describeSite, doingOf, groupsOf, isLocked, pitchOf, placeAt } from "../site";
 import type { Robot, Site } from "../type";
 
 interface PlanProps {
@@ -15,15 +17,15 @@ interface Placed {
 }
 
 const FILL = 0.86;
+const STEP_MS = 100;
 const MIN_TEXT_PX = 11;
 /** The width of the drawing that the text is sized for; the SVG itself scales with the page. */
 const REFERENCE_PX = 800;
 
 export function Plan({ sites, robots, chosen, onChoose }: PlanProps) {
   const placed = sites.filter((site): site is Site & Placed => site.x !== null && site.y !== null);
-  const moving = robots.filter((robot): robot is Robot & Placed => robot.x !== null && robot.y !== null);
   const pitch = pitchOf(placed);
-  const box = boundsOf([...placed, ...moving], pitch);
+  const box = useMemo(() => boundsOf([...placed, ...robots.flatMap((robot) => placeAt(robot, 0) ?? [])], pitch), [placed.length, robots.length]);
   const size = pitch * FILL;
   // Text that would be too small to read is left to the title and to the panel beside the map.
   const roomy = (size / box.width) * REFERENCE_PX > 4 * MIN_TEXT_PX;
@@ -35,9 +37,7 @@ export function Plan({ sites, robots, chosen, onChoose }: PlanProps) {
       {groupsOf(placed).map((group) => (
         <GroupName key={group.name} name={group.name} box={boundsOf(group.sites as (Site & Placed)[], size / 2)} size={size} />
       ))}
-      {moving.map((robot) => (
-        <PlanRobot key={robot.id} robot={robot} size={size} />
-      ))}
+      <PlanRobots robots={robots} size={size} />
     </svg>
   );
 }
@@ -102,10 +102,27 @@ function PlanSite({ site, size, text, chosen, onChoose }: PlanSiteProps) {
   );
 }
 
-function PlanRobot({ robot, size }: { robot: Robot & Placed; size: number }) {
+/** Robots tell their way ahead, so they can be drawn moving without asking for each step. */
+function PlanRobots({ robots, size }: { robots: readonly Robot[]; size: number }) {
+  const [at, setAt] = useState(serverNow());
+  useEffect(() => {
+    const timer = setInterval(() => document.hidden || setAt(serverNow()), STEP_MS);
+    return () => clearInterval(timer);
+  }, []);
   return (
-    <g class="plan-robot" data-busy={robot.run !== null} style={{ transform: `translate(${robot.x}px, ${-robot.y}px)` }}>
-      <title>{`${robot.id}: ${robot.state}`}</title>
+    <>
+      {robots.map((robot) => {
+        const place = placeAt(robot, at);
+        return place && <PlanRobot key={robot.id} robot={robot} place={place} size={size} />;
+      })}
+    </>
+  );
+}
+
+function PlanRobot({ robot, place, size }: { robot: Robot; place: Placed; size: number }) {
+  return (
+    <g class="plan-robot" data-busy={robot.run !== null} transform={`translate(${place.x} ${-place.y})`}>
+      <title>{`${robot.id}: ${[robot.state.toLowerCase(), doingOf(robot)].filter(Boolean).join(", ")}`}</title>
       <circle r={size * 0.42} stroke-width={size * 0.06} />
       <text font-size={size * 0.4} dy={size * 0.14}>
         {robot.id.replace(/^.*?(\d+)$/, "$1").slice(0, 3)}

@@ -4,8 +4,10 @@ import { Icon } from "../part/icon";
 import { Meter } from "../part/meter";
 import { Card } from "../part/panel";
 import { toRun } from "../route";
-import { describeRobots } from "../site";
+import { describeRobots, doingOf } from "../site";
 import type { Robot } from "../type";
+
+const LOW = 0.2;
 
 export function Robots({ robots }: { robots: readonly Robot[] }) {
   if (robots.length === 0) return null;
@@ -19,7 +21,8 @@ export function Robots({ robots }: { robots: readonly Robot[] }) {
               <th>State</th>
               <th>Battery</th>
               <th>At</th>
-              <th>Works for</th>
+              <th>Does</th>
+              <th>For run</th>
             </tr>
           </thead>
           <tbody>
@@ -31,12 +34,14 @@ export function Robots({ robots }: { robots: readonly Robot[] }) {
                     <Icon name={/charg/i.test(robot.state) ? "charging" : "robot"} size={14} />
                     {robot.state.toLowerCase()}
                   </span>
+                  {robot.error && <span class="cut bad">{robot.error}</span>}
                 </td>
                 <td>{robot.battery === null ? <span class="quiet">unknown</span> : <Battery level={robot.battery} robot={robot.id} />}</td>
                 <td>{robot.station ?? <span class="quiet">on its way</span>}</td>
+                <td>{doingOf(robot) || <span class="quiet">nothing</span>}</td>
                 <td>
                   {robot.run === null ? (
-                    <span class="quiet">nobody</span>
+                    <span class="quiet">none</span>
                   ) : (
                     <a href={toRun(robot.run, robot.path ?? undefined)} class="mono" title={robot.run}>
                       {shortId(robot.run)}
@@ -52,12 +57,10 @@ export function Robots({ robots }: { robots: readonly Robot[] }) {
   );
 }
 
-/** Drivers tell the charge as a share or in percent. */
 function Battery({ level, robot }: { level: number; robot: string }) {
-  const share = level > 1 ? level / 100 : level;
   return (
-    <span class={share < 0.2 ? "battery low" : "battery"}>
-      <Meter value={share} bound={1} label={`Battery of ${robot}`} text={`${Math.round(100 * share)} %`} />
+    <span class={level < LOW ? "battery low" : "battery"}>
+      <Meter value={level} bound={1} label={`Battery of ${robot}`} text={`${Math.round(100 * level)} %`} />
     </span>
   );
 }

@@ -13,7 +13,7 @@ import { href, route, setQuery, toDefinition, toRun } from "../route";
 import { describeRun, merge, type RunChange } from "../run";
 import { stream } from "../stream";
 import { reveal, StepIndex, type TreeView } from "../tree";
-import type { BlockState, RunControl, RunDetail, Step, TreeNode } from "../type";
+import type { BlockState, Run, RunDetail, Step, TreeNode } from "../type";
 import { RunActions } from "./action";
 import { BlockPanel } from "./block";
 import { LogPanel } from "./log";
@@ -116,7 +116,7 @@ function Loading({ id, error, onRetry }: { id: string; error: string | null; onR
 interface HeadProps {
   run: RunDetail;
   doing: readonly string[];
-  onChange: (answer: RunControl) => void;
+  onChange: (answer: Run) => void;
 }
 
 function Head({ run, doing, onChange }: HeadProps) {

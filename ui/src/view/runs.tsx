@@ -60,7 +60,7 @@ export function RunsView() {
   const chosen = rows.filter((run) => selected.has(run.id));
   return (
     <div class="view">
-      <PageHead title="Runs" note={<ListNote live={cursor === null} held={hold} fresh={list.fresh.value} />}>
+      <PageHead title="Runs" note={<ListNote live={cursor === null} held={hold} chosen={chosen.length > 0} fresh={list.fresh.value} />}>
         <FilterFields filter={filter} />
         <button type="button" class="primary" onClick={() => setStarting(true)}>
           <Icon name="plus" />
@@ -83,7 +83,7 @@ export function RunsView() {
           </Empty>
         )}
       </div>
-      <footer class="pager">
+      <footer class="pager bar">
         {chosen.length > 0 ? <Bulk runs={chosen} onDone={() => setSelected(new Set())} /> : <span class="quiet">{plural(rows.length, "run")} shown, newest first</span>}
         <div class="actions">
           <button type="button" disabled={cursor === null} onClick={() => go(["runs"], { ...query, cursor: null })}>
@@ -108,11 +108,19 @@ function filtered(filter: ListFilter): boolean {
   return filter.states.length > 0 || filter.definition !== "" || filter.order !== "";
 }
 
-function ListNote({ live, held, fresh }: { live: boolean; held: boolean; fresh: number }) {
+interface NoteProps {
+  live: boolean;
+  held: boolean;
+  chosen: boolean;
+  fresh: number;
+}
+
+function ListNote({ live, held, chosen, fresh }: NoteProps) {
   if (!live) return <>An older page: it does not take new runs in.</>;
+  if (!held) return <>Live, newest first.</>;
   const more = fresh >= PAGE_SIZE ? `${PAGE_SIZE} or more runs` : plural(fresh, "run");
-  if (held && fresh > 0) return <>Held while you point at the list; {more} came in since.</>;
-  return <>{held ? "Held while you point at the list; states stay live." : "Live, newest first."}</>;
+  const why = chosen ? "Held while runs are selected" : "Held while you point at the list";
+  return <>{fresh > 0 ? `${why}; ${more} came in since.` : `${why}; states stay live.`}</>;
 }
 
 interface TableProps {

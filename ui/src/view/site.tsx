@@ -145,9 +145,9 @@ function Change({ item }: { item: SiteChange }) {
     <li>
       <span class="log-head quiet">
         <Moment at={item.at} />
-        {item.run ? (
-          <a class="mono" href={toRun(item.run, item.path ?? undefined)}>
-            {shortId(item.run)}
+        {item.run_id ? (
+          <a class="mono" href={toRun(item.run_id, item.path ?? undefined)}>
+            {shortId(item.run_id)}
           </a>
         ) : (
           <span>by hand</span>

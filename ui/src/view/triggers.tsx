@@ -64,7 +64,7 @@ function TriggerRow({ trigger, onChange }: { trigger: Trigger; onChange: () => v
       <th scope="row">{trigger.id}</th>
       <td>{whenOf(trigger)}</td>
       <td>
-        <a href={toDefinition(trigger.definition)}>{trigger.definition}</a>
+        <a href={toDefinition(trigger.definition_id)}>{trigger.definition_id}</a>
       </td>
       <td>{trigger.enabled && trigger.next_at !== null ? `in ${age(trigger.next_at - now.value)}` : <span class="quiet">–</span>}</td>
       <td>
@@ -93,11 +93,11 @@ function whenOf({ kind, spec }: Trigger): string {
 
 async function toggle(trigger: Trigger, onChange: () => void): Promise<void> {
   const enabled = !trigger.enabled;
-  const text = enabled ? `It will start runs of ${trigger.definition} ${whenOf(trigger)}.` : "It starts no more runs. Runs that are under way go on.";
+  const text = enabled ? `It will start runs of ${trigger.definition_id} ${whenOf(trigger)}.` : "It starts no more runs. Runs that are under way go on.";
   if (!(await confirm({ title: `${enabled ? "Enable" : "Disable"} ${trigger.id}?`, text, action: enabled ? "Enable" : "Disable" }))) return;
-  const { id, definition, kind, spec, priority, max_pending } = trigger;
+  const { id, definition_id, kind, spec, priority, max_pending } = trigger;
   try {
-    await api.saveTrigger({ id, definition, kind, spec, inputs: trigger.inputs as { [key: string]: Json }, priority, enabled, max_pending });
+    await api.saveTrigger({ id, definition_id, kind, spec, inputs: trigger.inputs as { [key: string]: Json }, priority, enabled, max_pending });
   } catch (error) {
     notify("error", `${id} could not be changed: ${explain(error)}`);
   }

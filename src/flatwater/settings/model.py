@@ -72,6 +72,9 @@ class StoreSettings(Struct, frozen=True, kw_only=True):
 class EngineSettings(Struct, frozen=True, kw_only=True):
     """What the engine may hold, and how long it waits."""
 
+    blocks: Annotated[
+        tuple[str, ...], Meta(description="Python modules whose `@block` functions definitions may use.")
+    ] = ()
     max_active: Annotated[Count, Meta(description="Runs in memory at once; the others live in the store alone.")] = 500
     max_parallel: Annotated[
         Count, Meta(description="Branches of one run that execute at once; waiting ones never count.")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from importlib import import_module
 from pkgutil import iter_modules
 
 from flatwater.engine.block import Registry
 from flatwater.engine.catalogue import FLOW_KINDS
+from flatwater.errors import SettingError
 
 
 def builtin() -> Registry:
@@ -14,4 +16,22 @@ def builtin() -> Registry:
     registry = Registry(FLOW_KINDS)
     for family in sorted(module.name for module in iter_modules(__path__)):
         registry.add_module(import_module(f"{__name__}.{family}"))
+    return registry
+
+
+def load(modules: Iterable[str] = ()) -> Registry:
+    """The built-in blocks, those of installed packages, and those of Python ``modules`` by name.
+
+    Raises ``SettingError`` when a module cannot be imported, ``ConflictError`` when two declare one type.
+    """
+    registry = builtin()
+    registry.load_entry_points()
+    for name in modules:
+        try:
+            registry.add_module(import_module(name))
+        except ImportError as error:
+            hint = "give a module's dotted name, as in `import name`, that this Python can find"
+            raise SettingError(
+                f"the blocks of {name!r} cannot be imported: {error}", where="blocks", hint=hint
+            ) from error
     return registry

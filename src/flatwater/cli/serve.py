@@ -1,0 +1,58 @@
+"""``flatwater serve``: the server, with the demo plant on demand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from flatwater.cli import option
+
+
+@click.command("serve")
+@option.config
+@option.db
+@click.option("--host", help="Address to listen on (127.0.0.1).")
+@click.option("--port", type=int, help="TCP port (8350); 0 takes a free one.")
+@click.option("--demo/--no-demo", default=None, help='Run the demo plant "Small Hall" in the server.')
+@click.option("--speed", type=float, help="How many times faster than life the demo's clock goes (1 to 100).")
+@option.blocks
+def command(
+    config: Path | None,
+    db: str | None,
+    host: str | None,
+    port: int | None,
+    demo: bool | None,
+    speed: float | None,
+    blocks: tuple[str, ...],
+) -> None:
+    """Run the server until a signal ends it.
+
+    Settings come from --config (or flatwater.toml), then FLATWATER_… variables, then these flags.
+    """
+    found = option.settings(
+        config,
+        {
+            "--db": ("store.url", db),
+            "--host": ("server.host", host),
+            "--port": ("server.port", port),
+            "--demo": ("demo.enabled", demo),
+            "--speed": ("demo.speed", speed),
+            "--blocks": ("engine.blocks", ",".join(blocks) or None),
+        },
+    )
+    from flatwater.server.log import configure
+    from flatwater.server.serve import serve
+
+    configure(found.log)
+    attachments: dict[str, Any] = {}
+    if found.demo.enabled:
+        from flatwater.demo import attach
+
+        attachments = attach(found.demo)
+    serve(found, on_ready=_announce, **attachments)
+
+
+def _announce(address: str) -> None:
+    click.secho(f"Flatwater is ready: {address}", err=True, bold=True)

@@ -1,26 +1,56 @@
-"""The conformance fixtures: `store_url` is a fresh database on each of the supported kinds in turn."""
+"""The conformance fixtures: `store_url` is an empty database on each of the supported kinds in turn.
+
+A server's database is created once a session and emptied after each test, for creating one takes most of a second;
+tests about creation itself ask for `postgres_url` or `mariadb_url`, which are fresh.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests import service
 
 from flatwater.bounded import Ledger
 from flatwater.store import Store, run
+from flatwater.store.dialect import choose
 from flatwater.store.ident import new_id
 
 DATABASES = ("sqlite", "postgres", "mariadb")
 
 
 @pytest.fixture(params=DATABASES)
-def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     if request.param == "sqlite":
-        return f"sqlite:///{tmp_path}/flatwater.db"
-    return str(request.getfixturevalue(f"{request.param}_url"))
+        yield f"sqlite:///{tmp_path}/flatwater.db"
+        return
+    url = str(request.getfixturevalue(f"shared_{request.param}"))
+    yield url
+    empty(url)
+
+
+@pytest.fixture(scope="session")
+def shared_postgres(postgres_port: int) -> Iterator[str]:
+    with contextmanager(service.postgres_url.__wrapped__)(postgres_port) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def shared_mariadb(mariadb_port: int) -> Iterator[str]:
+    with contextmanager(service.mariadb_url.__wrapped__)(mariadb_port) as url:
+        yield url
+
+
+def empty(url: str) -> None:
+    dialect = choose(url)
+    connection = dialect.connect()
+    for table in sorted(dialect.tables(connection) - {"alembic_version"}):
+        dialect.execute(connection, f"DELETE FROM {dialect.sql.identifier_preparer.quote(table)}", {})
+    dialect.close(connection)
 
 
 @pytest.fixture

@@ -58,6 +58,7 @@ class Activation:
         self.robots: dict[str, str] = {}
         self.executing: dict[str, tuple[Node, float]] = {}
         self.canceled = False
+        self.finishing = False
         self.stopping: str | None = None
         self.holds_sites = row.locked or "site" in self.waits.kinds()
         self.used_robot = memory is not None
@@ -351,6 +352,8 @@ class Activation:
 
     def stop(self, reason: str, *, at_once: bool) -> None:
         """Leave memory: blocks that wait stop now, those that execute at once or at their end."""
+        if self.finishing:
+            return  # its end is decided and on the way to the disk
         if self.stopping is None or reason == "cancel":
             self.stopping = reason
         self.canceled = self.canceled or reason == "cancel"

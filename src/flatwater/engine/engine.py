@@ -299,11 +299,12 @@ class Engine:
         await self._request(run_id, "pause")
 
     async def _request(self, run_id: str, what: str) -> None:
-        activation = self.scheduler.active.get(run_id)
-        if activation is not None:
+        while (activation := self.scheduler.active.get(run_id)) is not None:
+            reached = not activation.finishing
             activation.stop(what, at_once=what == "cancel")
             await activation.over()
-            return
+            if reached:
+                return
         requested = await self.store.writer.call(runs.request, run_id, what, time())
         if requested.done:
             await self._results.look(run_id)

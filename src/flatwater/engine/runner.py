@@ -108,6 +108,7 @@ class Runner:
         reference = self._contexts.born(activation.id, activation.context)
         try:
             ending = await self._walk(activation)
+            activation.finishing = True
             await self._finish(activation, ending)
         except (FencedError, ClosedError) as error:
             log.warning("run %s left memory without a record: %s", activation.id, error)

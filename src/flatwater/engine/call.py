@@ -81,6 +81,11 @@ class Call:
         return self._run.row.epoch
 
     @property
+    def retried(self) -> bool:
+        """Whether this block, or its run, has failed before and is tried again."""
+        return self.attempt > 1 or self._run.row.attempt > 1
+
+    @property
     def depth(self) -> int:
         return self._run.row.depth
 

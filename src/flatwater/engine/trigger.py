@@ -113,12 +113,12 @@ class Triggers:
     async def run(self) -> None:
         """Fire what is due for as long as the engine runs."""
         while True:
+            self._changed.clear()
             try:
                 wait_s = await self._fire_due()
             except Exception:
                 log.exception("could not look at the triggers")
                 wait_s = LOOK_S
-            self._changed.clear()
             try:
                 async with asyncio.timeout(wait_s):
                     await self._changed.wait()

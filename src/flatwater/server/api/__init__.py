@@ -1,18 +1,15 @@
-"""The handlers, by noun. Each module has one table of routes; :func:`tables` lists them all."""
+"""The handlers, by noun. Each module has one table of routes; ``routes`` lists them all."""
 
 from __future__ import annotations
 
+from flatwater.server import compat
+from flatwater.server.api import definition, robot, run, site, system, trigger
 from flatwater.server.route import Route
+
+_TABLES = (system.table, definition.table, run.table, site.table, robot.table, trigger.table)
 
 
 def routes(*, compatibility: bool = True) -> list[Route]:
     """Every route of the server, in the order in which paths are matched."""
-    from flatwater.server.api import definition, robot, run, site, system, trigger
-
-    modules = [system, definition, run, site, robot, trigger]
-    found = [route for module in modules for route in module.table.routes]
-    if compatibility:
-        from flatwater.server import compat
-
-        found += compat.table.routes
-    return found
+    tables = (*_TABLES, compat.table) if compatibility else _TABLES
+    return [route for table in tables for route in table.routes]

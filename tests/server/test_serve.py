@@ -1,0 +1,174 @@
+"""The server as a process: start, signals, drain, and clients that misbehave."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from tests.server.harness import QUICK, SLOW, block, definition
+from tests.server.process import Running, launched, server
+
+# A block that *executes* (a plain function in a thread does not, a sleep waits): drain lets it end.
+BUSY = definition("busy", block(1, "DelayBp", timeMillis=400))
+
+
+def until(true: Callable[[], Any], timeout_s: float = 20.0) -> Any:
+    deadline = time.monotonic() + timeout_s
+    while not (found := true()):
+        assert time.monotonic() < deadline, "it did not come true"
+        time.sleep(0.02)
+    return found
+
+
+def connected(running: Running) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", running.port), 10)
+
+
+def state(running: Running, run_id: str) -> str:
+    return str(running.ask("GET", f"/api/runs/{run_id}")[1]["state"])
+
+
+def test_it_starts_in_little_memory_and_leaves_on_sigterm(tmp_path: Path) -> None:
+    with server(tmp_path) as running:
+        assert running.ask("GET", "/readyz")[0] == 200
+        assert psutil.Process(running.process.pid).memory_info().rss < 75_000_000
+        running.process.send_signal(signal.SIGTERM)
+        assert running.process.wait(20) == 0
+    lines = [json.loads(line) for line in running.log.splitlines() if line.startswith("{")]
+    assert [line["message"] for line in lines if line["level"] in ("warning", "error")] == []
+    assert lines[-1]["message"] == "stopped"
+
+
+def test_accepted_work_survives_a_stop_and_is_given_back(tmp_path: Path) -> None:
+    with server(tmp_path) as running:
+        assert running.ask("POST", "/api/definitions", SLOW)[0] == 201
+        assert running.ask("POST", "/api/definitions", QUICK)[0] == 201
+        slow = running.ask("POST", "/api/runs", {"definition": "slow"})[1]["id"]
+        later = running.ask("POST", "/api/runs", {"definition": "quick", "delay_s": 2})[1]["id"]
+        until(lambda: state(running, slow) in ("RUNNING", "WAITING"))
+        running.process.send_signal(signal.SIGTERM)
+        assert running.process.wait(20) == 0
+    with server(tmp_path) as running:
+        until(lambda: state(running, slow) in ("RUNNING", "WAITING"))
+        until(lambda: state(running, later) == "SUCCEEDED")
+
+
+def test_it_is_unready_but_answers_while_it_drains(tmp_path: Path) -> None:
+    with server(tmp_path, FLATWATER_ENGINE_PARK_AFTER_S="1000") as running:
+        running.ask("POST", "/api/definitions", SLOW)
+        with connected(running) as stream:
+            stream.sendall(b"GET /api/stream HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert b"200 OK" in stream.recv(65536)
+            running.process.send_signal(signal.SIGTERM)
+            statuses = []
+            while running.process.poll() is None:
+                try:
+                    statuses.append(running.ask("GET", "/readyz")[0])
+                except OSError:
+                    break
+            assert running.process.wait(20) == 0
+            rest = b""
+            while part := stream.recv(65536):
+                rest += part
+            assert rest.endswith(b"0\r\n\r\n")  # the stream was ended, not cut
+    assert 503 in statuses or not statuses
+
+
+@pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_forces(tmp_path: Path, first: signal.Signals) -> None:
+    """A client that keeps its connection busy would hold the server for the grace time: not after a second signal."""
+    with server(tmp_path, FLATWATER_SERVER_DRAIN_S="600") as running:
+        running.process.send_signal(first)
+        time.sleep(0.1)
+        if running.process.poll() is None:
+            running.process.send_signal(signal.SIGTERM)
+        assert running.process.wait(20) in (0, 1)
+
+
+def test_a_taken_port_is_told(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with launched(tmp_path, FLATWATER_SERVER_PORT=str(port)) as running:
+            assert running.process.wait(20) != 0
+            assert f"port {port} is taken" in running.log
+            assert "--port" in running.log
+
+
+def test_a_bad_database_is_told(tmp_path: Path) -> None:
+    (tmp_path / "flatwater.db").write_bytes(b"this is no database" * 1000)
+    with launched(tmp_path) as running:
+        assert running.process.wait(20) != 0
+        assert "DamagedError" in running.log or "damaged" in running.log
+
+
+def test_off_loopback_a_token_is_made_and_needed(tmp_path: Path) -> None:
+    with server(tmp_path, FLATWATER_SERVER_HOST="0.0.0.0") as running:
+        token = running.address.partition("?token=")[2]
+        assert len(token) >= 32
+        running.address = f"http://127.0.0.1:{running.port}/"
+        assert running.ask("GET", "/api/info")[0] == 401
+        assert running.ask("GET", "/api/info", headers={"Authorization": f"Bearer {token}"})[0] == 200
+        assert [line for line in running.log.splitlines() if token in line and line.startswith("{")] == []
+
+
+def test_systemd_is_told(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as supervisor:
+        supervisor.bind(str(tmp_path / "notify"))
+        supervisor.settimeout(20)
+        variables = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "1000000"}
+        with server(tmp_path, **variables) as running:
+            told = [supervisor.recv(999).split(b"\n")[0] for _ in range(4)]
+            assert b"READY=1" in told
+            assert b"WATCHDOG=1" in told
+            running.process.send_signal(signal.SIGTERM)
+            until(lambda: b"STOPPING=1" in supervisor.recv(999))
+            assert running.process.wait(20) == 0
+
+
+def test_a_ten_megabyte_body_is_refused_in_flat_memory(tmp_path: Path) -> None:
+    with server(tmp_path) as running:
+        process = psutil.Process(running.process.pid)
+        running.ask("GET", "/api/status")
+        before = process.memory_info().rss
+        for _ in range(5):
+            status, answer = running.ask("POST", "/api/definitions", {"label": "x" * 10_000_000})
+            assert (status, answer["error"]["code"]) == (413, "too-large")
+        assert process.memory_info().rss - before < 12_000_000
+        assert running.ask("GET", "/api/definitions")[1]["items"] == []
+
+
+def test_a_client_that_takes_nothing_is_cut_off(tmp_path: Path) -> None:
+    """The kernel cuts off who acknowledges nothing (TCP_USER_TIMEOUT); the server's memory and places come back."""
+    with server(tmp_path, FLATWATER_SERVER_WRITE_TIMEOUT_S="1", FLATWATER_STREAM_STATUS_S="0.001") as running:
+
+        def streams() -> int:
+            items = running.ask("GET", "/api/ledger")[1]["items"]
+            return int(next(item["size"] for item in items if item["name"] == "server.streams"))
+
+        with socket.socket() as stalled:
+            stalled.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            stalled.connect(("127.0.0.1", running.port))
+            stalled.sendall(b"GET /api/stream HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            until(lambda: streams() == 1)
+            until(lambda: streams() == 0, 60)
+            fds = psutil.Process(running.process.pid).net_connections("tcp")
+            until(
+                lambda: (
+                    not [
+                        c
+                        for c in psutil.Process(running.process.pid).net_connections("tcp")
+                        if c.status == "ESTABLISHED" and c.raddr and c.raddr.port == stalled.getsockname()[1]
+                    ]
+                ),
+                60,
+            )
+            assert fds is not None

@@ -170,6 +170,7 @@ class Engine:
             stack.push_async_callback(self.drain, 0.0)
             for loop in (self.scheduler.run, self._news.run, self._watch, self.triggers.run):
                 self._loops.start(loop(), name=loop.__qualname__)
+            stack.push_async_callback(self._loops.stop)
             self._stack = stack.pop_all()
         return self
 

@@ -35,8 +35,8 @@ class Entry:
     """One block of a definition, in pre-order; ``parent`` and ``last`` are indices into that order.
 
     ``last`` is the last block inside this one (itself for a leaf). ``branch`` is the branch of ``parent`` that it is
-    in. ``reads`` are the paths of its expressions. ``skipped`` blocks may be passed over (disabled), ``retried`` ones
-    are started again as a whole.
+    in. ``reads`` are the paths of its expressions (none for a disabled block). ``retried`` blocks are started again as
+    a whole.
     """
 
     name: str
@@ -45,7 +45,6 @@ class Entry:
     branch: str
     shape: Shape
     reads: frozenset[tuple[str, ...]]
-    skipped: bool = False
     retried: bool = False
 
 
@@ -167,8 +166,7 @@ class Outline:
 
     def _certain(self, index: int) -> bool:
         """Whether a block that has ended has certainly run all that is directly in it."""
-        entry = self._entries[index]
-        return not entry.skipped and entry.shape in (Shape.LEAF, Shape.SERIAL)
+        return self._entries[index].shape in (Shape.LEAF, Shape.SERIAL)
 
     def may_precede(self, definer: int, reader: int) -> bool:
         """Whether ``definer`` can have run when ``reader`` is evaluated."""

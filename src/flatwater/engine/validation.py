@@ -289,12 +289,17 @@ class _Compiler:
                 last=draft.last,
                 branch=draft.branch,
                 shape=draft.kind.shape,
-                reads=draft.params.names,
-                skipped=draft.disabled,
+                reads=frozenset() if self._is_off(draft) else draft.params.names,
                 retried=draft.retry is not None,
             )
             for draft in self._drafts
         ]
+
+    def _is_off(self, draft: Draft) -> bool:
+        """Whether the block, or one around it, is disabled."""
+        while not draft.disabled and draft.parent >= 0:
+            draft = self._drafts[draft.parent]
+        return draft.disabled
 
     def _nodes(self, outputs: CompiledParams) -> tuple[tuple[Node, ...], frozenset[str]]:
         """The nodes in pre-order and the names that are read, made from the leaves up."""

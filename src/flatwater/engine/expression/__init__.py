@@ -70,7 +70,7 @@ class Expression:
             raise _error(self.source, Fault("a value is nested too deeply")) from None
 
 
-def compile(source: str, *, roots: frozenset[str] | None = ROOTS) -> Expression:  # noqa: A001 - the word for it
+def compile(source: str, *, roots: frozenset[str] | None = ROOTS) -> Expression:
     """Compile ``source``; names outside ``roots`` are refused (``None`` allows all). Raises `ExpressionError`."""
     try:
         tree = parse(source)

@@ -7,7 +7,6 @@ after a crash (`flatwater.engine.robot` says how).
 
 from __future__ import annotations
 
-from time import time
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -17,11 +16,11 @@ from flatwater.engine.block import BlockCall, block
 from flatwater.engine.driver import OrderState, RobotInfo, RobotOrder, SelectRequest
 from flatwater.errors import RunError
 from flatwater.store import robot_waiter as waits
-from flatwater.store import waiter as waiters
 from flatwater.store.robot_waiter import HOLD, ROBOT, SELECT
 
 if TYPE_CHECKING:
     from flatwater.engine.robot import RobotBridge
+    from flatwater.engine.wait import Wait
     from flatwater.store.waiter import Waiter
 
 
@@ -75,19 +74,17 @@ async def select_agv(
 
 async def _acquire(call: BlockCall, bridge: RobotBridge, request: SelectRequest) -> str:
     """The robot that this block has, or the next that it gets."""
-    reason = _wanted(request)
-    row = _row(call, SELECT, reason, request, call.rank - _earlier_s(call, request))
-    put = call.services.store.writer.put
+    reason, rank, put = _wanted(request), call.rank - _earlier_s(call, request), call.services.store.writer.put
     wait = call.waited()
     if wait is not None and wait.kind == HOLD:
         if await bridge.keeps(call.run_id, call.path, wait.key):
-            wait.granted = {"robot": wait.key}
-        else:
-            call.log(f"robot {wait.key} was lost meanwhile; waiting for another", "warning")
-            wait.kind, wait.key, wait.reason = ROBOT, SELECT, reason
-            put(waits.put(row))
-            bridge.look()
-    elif wait is None:
+            wait.granted = wait.key  # it is no wait that anybody should see
+            return str(wait.key)
+        call.log(f"robot {wait.key} was lost meanwhile; waiting for another", "warning")
+        wait = None
+    known = call.expect(ROBOT, SELECT, reason=reason) if wait is None else wait
+    row = _row(call, known, request, rank)
+    if wait is None:
         put(waits.put(row))
         bridge.look()
     answer = await call.wait(ROBOT, SELECT, reason=reason, insert=False)
@@ -166,8 +163,8 @@ async def _carry_out(call: BlockCall, bridge: RobotBridge, order: RobotOrder) ->
 async def _expect(call: BlockCall, order: RobotOrder, reason: str) -> None:
     """Be on record as waiting before the order goes out, so that no report of its end can come too early."""
     if call.waited() is None:
-        row = _row(call, order.id, reason, None, call.rank)
-        await call.services.store.writer.put(waits.put(row))
+        wait = call.expect(ROBOT, order.id, reason=reason)
+        await call.services.store.writer.put(waits.put(_row(call, wait, None, call.rank)))
 
 
 async def _send(bridge: RobotBridge, order: RobotOrder) -> None:
@@ -205,9 +202,9 @@ async def _info(call: BlockCall) -> RobotInfo:
     return found
 
 
-def _row(call: BlockCall, key: str, reason: str, want: Any, rank: float) -> Waiter:
+def _row(call: BlockCall, wait: Wait, want: SelectRequest | None, rank: float) -> Waiter:
     encoded = None if want is None else msgspec.json.encode(want).decode()
-    return waiters.Waiter(call.run_id, call.wait_path, ROBOT, key, time(), rank, None, reason, encoded)
+    return msgspec.structs.replace(wait.row(call.run_id, rank), want=encoded)
 
 
 def bridge_of(call: BlockCall) -> RobotBridge:

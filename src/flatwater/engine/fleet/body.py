@@ -54,6 +54,7 @@ class Robot:
         self.jobs: deque[Job] = deque()
         self.metres = 0.0
         self.taken_off = 0
+        self.violations = 0
         self._plant = plant
         self._options = options
 
@@ -137,7 +138,7 @@ class Robot:
     def finish(self, at: float) -> Job:
         """The first order is over at its time: the robot is there, with what the order did to it."""
         job = self.jobs.popleft()
-        assert job.trip is not None  # noqa: S101 - it is under way
+        assert job.trip is not None
         self._arrive(job.trip, at)
         self.battery = self._battery(job, at)
         self.station, self.last_station = self._standing(job, at)
@@ -167,7 +168,7 @@ class Robot:
 
     def _standing(self, job: Job, at: float) -> tuple[str | None, str | None]:
         """The station where it stands during ``job``, if it does, and the one before that."""
-        assert job.trip is not None  # noqa: S101 - it is under way
+        assert job.trip is not None
         before = self.station or self.last_station
         if at < job.trip.ends_at:
             return None, before
@@ -212,7 +213,7 @@ class Robot:
 
     def _battery(self, job: Job, at: float) -> float:
         """The battery during ``job``, from what it was when the job began."""
-        assert job.trip is not None  # noqa: S101 - it is under way
+        assert job.trip is not None
         options = self._options
         level = max(0.0, self.battery - job.trip.travelled(at) * options.drain_per_m)
         if at <= job.trip.ends_at or job.order.operation is None:

@@ -21,6 +21,7 @@ class Attrs(Struct, kw_only=True):
     carrying: str | None = None
     metres: float = 0.0
     taken_off: int = 0
+    violations: int = 0
 
 
 class Outcome(Struct, kw_only=True, omit_defaults=True):
@@ -32,7 +33,13 @@ class Outcome(Struct, kw_only=True, omit_defaults=True):
 
 def robot_row(robot: Robot, now: float) -> RobotRow:
     run_id, path = robot.holder or (None, None)
-    attrs = Attrs(place=robot.place, carrying=robot.carrying, metres=robot.metres, taken_off=robot.taken_off)
+    attrs = Attrs(
+        place=robot.place,
+        carrying=robot.carrying,
+        metres=robot.metres,
+        taken_off=robot.taken_off,
+        violations=robot.violations,
+    )
     return RobotRow(
         id=robot.id,
         tags=_text(robot.spec.tags).decode(),
@@ -65,16 +72,21 @@ def order_row(job: Job, now: float) -> OrderRow:
     )
 
 
+def attrs_of(row: RobotRow) -> Attrs | None:
+    return msgspec.json.decode(row.attrs, type=Attrs) if row.attrs else None
+
+
 def recall(robot: Robot, row: RobotRow, plant: Plant) -> None:
     """Put the robot back into the state of ``row``, as far as the map still has the place."""
-    attrs = msgspec.json.decode(row.attrs or "null", type=Attrs | None)
+    attrs = attrs_of(row)
     if row.battery is not None:
         robot.battery = row.battery
     if row.locked_run is not None:
         robot.holder = row.locked_run, row.locked_path or ""
     if attrs is None:
         return
-    robot.carrying, robot.metres, robot.taken_off = attrs.carrying, attrs.metres, attrs.taken_off
+    robot.carrying, robot.metres = attrs.carrying, attrs.metres
+    robot.taken_off, robot.violations = attrs.taken_off, attrs.violations
     if attrs.place.node in plant.nodes:
         robot.place, robot.station, robot.last_station = attrs.place, row.station, row.last_station
 

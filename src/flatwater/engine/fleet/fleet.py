@@ -13,9 +13,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from time import time
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, NoReturn, Self
 
 from flatwater.bounded import Ledger, TaskGroup, Usage
 from flatwater.engine.driver import (
@@ -47,10 +48,10 @@ PRUNE_EVERY = 100
 
 
 class FleetStatistics(Usage, frozen=True, kw_only=True):
-    """``size`` open orders of ``bound``; orders since the start of the process, except ``metres`` and ``taken_off``.
+    """``size`` open orders of ``bound``; ``accepted`` … ``refused`` orders since the start of the process.
 
-    ``refused`` were not accepted, ``violations`` of them because their id had been accepted before. ``taken_off`` loads
-    were removed by hand from robots that were given back with them.
+    Over the fleet's whole life: ``violations`` (ids that were sent again), ``metres``, and ``taken_off`` (loads that
+    were removed by hand from robots that were given back with them).
     """
 
     robots: int
@@ -100,7 +101,7 @@ class Fleet:
         self._nudge = asyncio.Event()
         self._open = False
         self._unpruned = PRUNE_EVERY
-        self._counts = dict.fromkeys(("accepted", "succeeded", "failed", "canceled", "refused", "violations"), 0)
+        self._counts = dict.fromkeys(("accepted", "succeeded", "failed", "canceled", "refused"), 0)
         ledger.register(self)
 
     # ---- lifetime -------------------------------------------------------------------------------
@@ -119,6 +120,8 @@ class Fleet:
         """Stop simulating. Orders under way stay in the book."""
         self._open = False
         await self._tasks.stop()
+        with suppress(ClosedError):
+            await self._store.writer.flush()  # what it has done last is in the book, too
 
     async def _load(self) -> None:
         rows, orders = await self._store.read(book.load)
@@ -186,9 +189,8 @@ class Fleet:
         unknown robot or station, LimitError when the robot's queue is full.
         """
         if order.id in self._sending:
-            self._counts["violations"] += 1
             self._counts["refused"] += 1
-            raise ConflictError(f"order {order.id} is being accepted")
+            await self._protest(order)
         self._sending.add(order.id)
         try:
             await self._accept(await self._check(order), Job(order=order, sent_at=time()))
@@ -202,10 +204,7 @@ class Fleet:
         if not self._open:
             raise ClosedError("no orders are accepted", where=self.name)
         if await self.lookup(order.id) is not None:
-            self._counts["violations"] += 1
-            raise ConflictError(
-                f"order {order.id} was accepted before", hint="look an order up before sending it again"
-            )
+            await self._protest(order)
         robot = self._robots.get(order.robot_id)
         if robot is None:
             raise NotFoundError(f"there is no robot {order.robot_id!r}", hint=f"there are {', '.join(self._robots)}")
@@ -216,6 +215,14 @@ class Fleet:
         if len(robot.jobs) >= self.options.max_queue:
             raise LimitError(f"robot {robot.id} has {len(robot.jobs)} orders", hint="raise max_queue")
         return robot
+
+    async def _protest(self, order: RobotOrder) -> NoReturn:
+        """An id came a second time: that goes on record, for it must never happen."""
+        robot = self._robots.get(order.robot_id)
+        if robot is not None:
+            robot.violations += 1
+            await self._write(robot)
+        raise ConflictError(f"order {order.id} was accepted before", hint="look it up before sending it again")
 
     async def _accept(self, robot: Robot, job: Job) -> None:
         robot.jobs.append(job)
@@ -366,5 +373,6 @@ class Fleet:
             available=sum(robot.available for robot in robots),
             metres=round(sum(robot.metres for robot in robots), 1),
             taken_off=sum(robot.taken_off for robot in robots),
+            violations=sum(robot.violations for robot in robots),
             **self._counts,
         )

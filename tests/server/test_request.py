@@ -114,6 +114,7 @@ async def test_arguments_arrive_typed(client: Client) -> None:
         "/things/1?nope=1",
         "/things/1?after=nan",
         "/things/1?after=inf",
+        "/things/1?after=null",
         "/things/1?state=%00",
         "/things/1?state=%ff",
         "/things/1?" + "&".join(f"a{number}=1" for number in range(60)),

@@ -15,9 +15,6 @@ import pytest
 from tests.server.harness import QUICK, SLOW, block, definition
 from tests.server.process import Running, launched, server
 
-# A block that *executes* (a plain function in a thread does not, a sleep waits): drain lets it end.
-BUSY = definition("busy", block(1, "DelayBp", timeMillis=400))
-
 
 def until(true: Callable[[], Any], timeout_s: float = 20.0) -> Any:
     deadline = time.monotonic() + timeout_s
@@ -60,36 +57,75 @@ def test_accepted_work_survives_a_stop_and_is_given_back(tmp_path: Path) -> None
         until(lambda: state(running, later) == "SUCCEEDED")
 
 
-def test_it_is_unready_but_answers_while_it_drains(tmp_path: Path) -> None:
-    with server(tmp_path, FLATWATER_ENGINE_PARK_AFTER_S="1000") as running:
-        running.ask("POST", "/api/definitions", SLOW)
-        with connected(running) as stream:
-            stream.sendall(b"GET /api/stream HTTP/1.1\r\nHost: localhost\r\n\r\n")
-            assert b"200 OK" in stream.recv(65536)
-            running.process.send_signal(signal.SIGTERM)
-            statuses = []
-            while running.process.poll() is None:
-                try:
-                    statuses.append(running.ask("GET", "/readyz")[0])
-                except OSError:
-                    break
-            assert running.process.wait(20) == 0
-            rest = b""
-            while part := stream.recv(65536):
-                rest += part
-            assert rest.endswith(b"0\r\n\r\n")  # the stream was ended, not cut
-    assert 503 in statuses or not statuses
+def test_executing_blocks_end_while_it_drains(tmp_path: Path) -> None:
+    """Unready, but it answers, ends what executes, refuses what is new, and tells streams that they are over."""
+    with server(tmp_path, **blocks(tmp_path)) as running, connected(running) as stream:
+        run_id = working(running, seconds=2.0)
+        stream.sendall(b"GET /api/stream HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert b"200 OK" in stream.recv(65536)
+        running.process.send_signal(signal.SIGTERM)
+        checks = until(lambda: _unready(running))
+        assert (checks["draining"]["ok"], checks["store"]["ok"]) == (False, True)
+        assert running.ask("POST", "/api/runs", {"definition": "work", "inputs": {"s": 1}})[0] == 503
+        assert state(running, run_id) == "RUNNING"
+        assert running.process.wait(30) == 0
+        rest = b""
+        while part := stream.recv(65536):
+            rest += part
+        assert rest.endswith(b"0\r\n\r\n")  # ended, not cut
+    with server(tmp_path, **blocks(tmp_path)) as running:
+        assert state(running, run_id) == "SUCCEEDED"
+        (step,) = [
+            step for step in running.ask("GET", f"/api/runs/{run_id}/blocks")[1]["steps"] if step["name"] == "b1"
+        ]
+        assert step["attempt"] == 1
 
 
-@pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGINT])
-def test_a_second_signal_forces(tmp_path: Path, first: signal.Signals) -> None:
-    """A client that keeps its connection busy would hold the server for the grace time: not after a second signal."""
-    with server(tmp_path, FLATWATER_SERVER_DRAIN_S="600") as running:
-        running.process.send_signal(first)
-        time.sleep(0.1)
-        if running.process.poll() is None:
-            running.process.send_signal(signal.SIGTERM)
+def _unready(running: Running) -> Any:
+    status, answer = running.ask("GET", "/readyz")
+    return answer["checks"] if status == 503 else None
+
+
+@pytest.mark.parametrize("signals", [[signal.SIGTERM, signal.SIGTERM], [signal.SIGINT, signal.SIGINT, signal.SIGINT]])
+def test_a_second_signal_cuts_the_draining_short(tmp_path: Path, signals: list[signal.Signals]) -> None:
+    with server(tmp_path, FLATWATER_SERVER_DRAIN_S="600", **blocks(tmp_path)) as running:
+        run_id = working(running, seconds=60.0)
+        running.process.send_signal(signals[0])
+        until(lambda: _unready(running))
+        time.sleep(0.3)
+        assert running.process.poll() is None
+        for number in signals[1:]:
+            running.process.send_signal(number)
         assert running.process.wait(20) in (0, 1)
+    with server(tmp_path, **blocks(tmp_path)) as running:
+        until(lambda: state(running, run_id) == "RUNNING")
+
+
+BLOCKS = """
+import asyncio
+from flatwater.engine.block import block
+
+@block("Work")
+async def work(seconds: float) -> None:
+    await asyncio.sleep(seconds)
+"""
+
+
+def blocks(directory: Path) -> dict[str, str]:
+    """Variables for a server that has a block which executes for a while: one that sleeps only waits."""
+    (directory / "work_block.py").write_text(BLOCKS)
+    return {"PYTHONPATH": str(directory), "FLATWATER_ENGINE_BLOCKS": "work_block"}
+
+
+def working(running: Running, seconds: float) -> str:
+    """The id of a run that executes such a block."""
+    inputs = [{"name": "s", "type": "Double", "required": True}]
+    item = definition("work", block(1, "Work", seconds="=taskInputs.s"), inputParams=inputs)
+    status, answer = running.ask("POST", "/api/definitions", item)
+    assert status == 201, answer
+    run_id = running.ask("POST", "/api/runs", {"definition": "work", "inputs": {"s": seconds}})[1]["id"]
+    until(lambda: state(running, run_id) == "RUNNING")
+    return str(run_id)
 
 
 def test_a_taken_port_is_told(tmp_path: Path) -> None:
@@ -160,15 +196,10 @@ def test_a_client_that_takes_nothing_is_cut_off(tmp_path: Path) -> None:
             stalled.sendall(b"GET /api/stream HTTP/1.1\r\nHost: localhost\r\n\r\n")
             until(lambda: streams() == 1)
             until(lambda: streams() == 0, 60)
-            fds = psutil.Process(running.process.pid).net_connections("tcp")
-            until(
-                lambda: (
-                    not [
-                        c
-                        for c in psutil.Process(running.process.pid).net_connections("tcp")
-                        if c.status == "ESTABLISHED" and c.raddr and c.raddr.port == stalled.getsockname()[1]
-                    ]
-                ),
-                60,
-            )
-            assert fds is not None
+            until(lambda: not _established(running, stalled.getsockname()[1]), 60)
+
+
+def _established(running: Running, port: int) -> list[Any]:
+    """The server's connections with the client at ``port``."""
+    found = psutil.Process(running.process.pid).net_connections("tcp")
+    return [item for item in found if item.status == "ESTABLISHED" and item.raddr and item.raddr.port == port]

@@ -172,10 +172,14 @@ def convert(values: Mapping[str, Any], kind: Any, part: str) -> Any:
         found = msgspec.convert(values, kind, strict=False)
     except msgspec.ValidationError as error:
         raise invalid(error, part) from None
-    for name in found.__struct_fields__:
-        number = getattr(found, name)
-        if isinstance(number, float) and not math.isfinite(number):
-            raise RequestError(422, "invalid", "must be finite", where=f"{part}: {name}")
+    for field in msgspec.structs.fields(kind):
+        value = getattr(found, field.name)
+        if field.encode_name in values and value is None:  # what is written "null" is a text, not nothing
+            raise RequestError(
+                422, "invalid", "a parameter that is given has a value", where=f"{part}: {field.encode_name}"
+            )
+        if isinstance(value, float) and not math.isfinite(value):
+            raise RequestError(422, "invalid", "must be finite", where=f"{part}: {field.encode_name}")
     return found
 
 

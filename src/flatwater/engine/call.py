@@ -12,7 +12,6 @@ import msgspec
 from flatwater.engine.signal import OperatorNeeded
 from flatwater.engine.wait import Wait
 from flatwater.errors import LimitError
-from flatwater.store import waiter as waiters
 from flatwater.store.state import State
 
 if TYPE_CHECKING:
@@ -166,7 +165,7 @@ class Call:
         want: Any = None,
         insert: bool = True,
     ) -> Any:
-        """Wait until somebody grants this: an event, a child, a site, a robot.
+        """Wait until somebody grants this: an event, or what was announced (`expect`): a child, a site, a robot.
 
         The wait is durable and may leave memory; a replay of the block gets the same answer at
         once. ``insert`` is false when a transaction of the block has written the waiter row.
@@ -176,12 +175,6 @@ class Call:
         due_at = None if timeout_s is None else now + timeout_s
         encoded = None if want is None else msgspec.json.encode(want).decode()
         wait = Wait(self._next(), kind, key, reason, now, due_at, encoded)
-        if insert and kind == "child" and self._run.waits.stored(wait.path) is None:
-            # The child may have ended already: that must be looked up where ends are written.
-            self._run.waits.expect(wait)
-            granted = await self.transact(waiters.add, wait.row(self.run_id, self.rank))
-            if granted is not None:
-                wait.granted = msgspec.json.decode(granted)
         return await self._aside(self._run.waits.grant(wait, insert=insert))
 
     def expect(self, kind: str, key: str, *, reason: str, timeout_s: float | None = None) -> Wait:

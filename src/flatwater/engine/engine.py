@@ -144,6 +144,7 @@ class Engine:
         services.granted = scheduler.granted
         services.emit_block = self._emit_block
         services.trim_log = self._trim_log
+        services.abandoned = scheduler.abandoned
 
     async def _begin(self, claimed: Any) -> None:
         await self._runner.begin(claimed)

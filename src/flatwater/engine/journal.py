@@ -105,7 +105,7 @@ class Journal:
     ``barrier`` returns when all of it is durable. One ``put`` is one transaction, in order.
     """
 
-    __slots__ = ("_emit", "_epoch", "_last", "_lines", "_run_id", "_trim", "_writer")
+    __slots__ = ("_abandoned", "_emit", "_epoch", "_last", "_lines", "_run_id", "_trim", "_writer")
 
     def __init__(self, services: Services, row: Claimed) -> None:
         self._writer = services.store.writer
@@ -113,6 +113,7 @@ class Journal:
         self._epoch = row.epoch
         self._emit = services.emit_block
         self._trim = services.trim_log
+        self._abandoned = services.abandoned
         self._last: Commit | None = None
         self._lines = 0
 
@@ -128,7 +129,7 @@ class Journal:
         progress: dict[str, Any] | None = None,
         error: str | None = None,
         order_id: str | None = None,
-        waits: Iterable[str] = (),
+        waits: Iterable[Wait] = (),
     ) -> Commit:
         """Record how a block stands; with it go the rows of ``waits`` that it no longer has."""
         ended = None if state is State.RUNNING else time()
@@ -149,7 +150,17 @@ class Journal:
             order_id,
             error,
         )
-        return self._put(node, path, state, op, *(waiters.delete(self._run_id, waited) for waited in waits))
+        return self._put(node, path, state, op, *self.drop(waits))
+
+    def drop(self, waits: Iterable[Wait]) -> list[Any]:
+        """The writes that end waits: their rows go, and a child that was waited for in vain is canceled."""
+        ops: list[Any] = []
+        for wait in waits:
+            ops.append(waiters.delete(self._run_id, wait.path))
+            if (child := wait.forsaken) is not None:
+                ops.append(runs.abandon(child))
+                self._abandoned(child)
+        return ops
 
     def _put(self, node: Node, path: str, state: State, *ops: Any) -> Commit:
         self._last = commit = self._writer.put(*ops)
@@ -160,7 +171,7 @@ class Journal:
         """Record that the outside is about to be called, and wait until that is on the disk."""
         await self.step(call.node, call.path, State.RUNNING, time(), attempt=call.attempt, order_id=call.order_id)
 
-    def end_call(self, call: Call, started: float, outputs: dict[str, Any], waits: list[str]) -> None:
+    def end_call(self, call: Call, started: float, outputs: dict[str, Any], waits: list[Wait]) -> None:
         """Record that a block succeeded, with all that it changed, in one transaction."""
         node, path = call.node, call.path
         text = dump(outputs) if outputs else None
@@ -181,7 +192,7 @@ class Journal:
             ops.append(runs.message(self._run_id, self._epoch, call.changes["state_message"]))
         if "response" in call.changes:
             ops.append(runs.respond(self._run_id, self._epoch, dump(call.changes["response"])))
-        ops.extend(waiters.delete(self._run_id, waited) for waited in waits)
+        ops.extend(self.drop(waits))
         self._put(node, path, State.SUCCEEDED, *ops)
 
     def wait(self, wait: Wait, rank: float) -> None:

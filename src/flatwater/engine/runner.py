@@ -207,7 +207,7 @@ class Runner:
         outputs = dump(ending.outputs) if ending.outputs else None
         facts = (ending.state, time(), outputs, ending.error, ending.error_path, ending.error_kind)
         ops = [runs.end(row.id, row.epoch, *facts)]
-        ops.extend(waiters.delete(row.id, path) for path in activation.waits.rows())
+        ops.extend(activation.journal.drop(activation.waits.rows()))
         grant = None
         if row.parent_id is not None and row.parent_path is not None:
             text = waiters.outcome(ending.state, outputs, ending.error, ending.error_kind)

@@ -112,6 +112,12 @@ class Scheduler:
             self._next_due = at
             self._arm()
 
+    def abandoned(self, run_id: str) -> None:
+        """Whoever waited for this run is asking it to cancel; one that is not here is found when it is ready."""
+        activation = self.active.get(run_id)
+        if activation is not None:
+            activation.stop("cancel", at_once=True)
+
     def granted(self, grants: Iterable[Grant]) -> None:
         """Waits were granted by a transaction that has been committed."""
         for grant in grants:
@@ -172,7 +178,14 @@ class Scheduler:
             self._timer = None
         if self._next_due is not None:
             loop = asyncio.get_running_loop()
-            self._timer = loop.call_later(max(0.0, self._next_due - time()), self._nudge.set)
+            self._timer = loop.call_later(max(0.0, self._next_due - time()), self._ring)
+
+    def _ring(self) -> None:
+        """Timers may be early (uvloop's by a millisecond, any by a clock that was set): then wait for the rest."""
+        if self._next_due is not None and self._next_due > time():
+            self._arm()
+        else:
+            self._nudge.set()
 
     # ---- the end --------------------------------------------------------------------------------
 

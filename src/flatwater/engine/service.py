@@ -55,6 +55,7 @@ class Services:
     granted: Callable[[Iterable[Grant]], None] = field(init=False)
     emit_block: Callable[[str, str, str, str], None] = field(init=False)
     trim_log: Callable[[str], None] = field(init=False)
+    abandoned: Callable[[str], None] = field(init=False)
     robots: RobotBridge | None = None
     threads: ThreadPoolExecutor | None = None
 

@@ -43,6 +43,11 @@ class Wait(msgspec.Struct, eq=False):
     stored: bool = False
     future: asyncio.Future[Any] | None = None
 
+    @property
+    def forsaken(self) -> str | None:
+        """The child run that nobody waits for any more, once this wait is given up."""
+        return self.key if self.kind == "child" and self.granted is UNSET else None
+
     def row(self, run_id: str, rank: float) -> Waiter:
         """As the store keeps it."""
         return Waiter(run_id, self.path, self.kind, self.key, self.since, rank, self.due_at, self.reason, self.want)
@@ -132,21 +137,19 @@ class Waits:
         """The wait that an earlier activation, or this one, has in the store."""
         return self._stored.get(path)
 
-    def rows(self) -> list[str]:
-        """The paths of all rows that this run has in the store."""
-        return list(self._stored)
+    def rows(self) -> list[Wait]:
+        """All waits of this run that have a row in the store."""
+        return list(self._stored.values())
 
     def kinds(self) -> set[str]:
         return {wait.kind for wait in self._stored.values()}
 
-    def ended(self, path: str) -> list[str]:
-        """Forget the waits of a block that has ended; returns the paths whose rows must go."""
+    def ended(self, path: str) -> list[Wait]:
+        """Forget the waits of a block that has ended; returns those whose rows must go."""
         if not self._stored:
             return []
         mine = [p for p in self._stored if p == path or p.startswith(f"{path}#")]
-        for p in mine:
-            del self._stored[p]
-        return mine
+        return [self._stored.pop(p) for p in mine]
 
     def _store(self, wait: Wait) -> None:
         wait.stored = True

@@ -33,9 +33,9 @@ from flatwater.store.tx import Query, Tx
 
 __all__ = [
     "Canceled", "Claimed", "NewRun", "Page", "Request", "Requested", "RunFilter", "RunRow", "RunSummary", "Submitted",
-    "again", "cancel", "children", "claim", "count", "end", "find", "get", "insert", "mark", "message", "next_due",
-    "page", "park", "promote_due", "ready_count", "request", "requests", "requeue_of", "respond", "resume", "retry",
-    "set_out_order_no", "states", "submit", "wake",
+    "abandon", "again", "cancel", "children", "claim", "count", "end", "find", "get", "insert", "mark", "message",
+    "next_due", "page", "park", "promote_due", "ready_count", "request", "requests", "requeue_of", "respond", "resume",
+    "retry", "set_out_order_no", "states", "submit", "wake",
 ]  # fmt: skip
 
 Request: TypeAlias = Literal["cancel", "pause"]
@@ -44,9 +44,10 @@ _r, _s, _w = schema.run, schema.step, schema.waiter
 _KEY = ("id", "epoch")
 _NEW = NewRun.__struct_fields__
 _CLEARED = {"queue": "NULL", "worker": "NULL", "request": "NULL", "wait": "NULL", "due_at": "NULL"}
+# A run that parks as PAUSED has got the pause it was asked for, and no grant may end that: only a cancel goes before.
 _AWAKE = (
-    "run.request IS NOT NULL OR EXISTS"
-    " (SELECT 1 FROM waiter WHERE waiter.run_id = run.id AND waiter.granted IS NOT NULL)"
+    "run.request = 'cancel' OR v.state = 'WAITING' AND (run.request IS NOT NULL OR EXISTS"
+    " (SELECT 1 FROM waiter WHERE waiter.run_id = run.id AND waiter.granted IS NOT NULL))"
 )
 
 INSERT = Statement(
@@ -80,6 +81,16 @@ WAKE = Statement(
     "run.wake", _r, "update", ("id",), key=("id",),
     given="run.state = 'WAITING' AND run.worker IS NULL",
     extra={"state": "'QUEUED'", "queue": "'ready'", "due_at": "NULL"},
+)  # fmt: skip
+ABANDON = Statement(
+    "run.abandon", _r, "update", ("id",), key=("id",),
+    given="run.ended_at IS NULL",
+    extra={
+        "request": "'cancel'",
+        "state": "CASE WHEN run.worker IS NULL THEN 'QUEUED' ELSE run.state END",
+        "queue": "CASE WHEN run.worker IS NULL THEN 'ready' ELSE run.queue END",
+        "due_at": "CASE WHEN run.worker IS NULL THEN NULL ELSE run.due_at END",
+    },
 )  # fmt: skip
 
 
@@ -143,6 +154,11 @@ def respond(run_id: str, epoch: int, response: str) -> Op:
 def wake(run_id: str) -> Op:
     """A parked WAITING run becomes ready; others stay as they are."""
     return WAKE, (run_id,)
+
+
+def abandon(run_id: str) -> Op:
+    """Ask a run to cancel, as `request` does, beside the record of whoever waited for it; nothing if it has ended."""
+    return ABANDON, (run_id,)
 
 
 _NAMED = Query(select(_r.c.id, _r.c.definition_id, _r.c.inputs).where(_r.c.out_order_no == bindparam("out_order_no")))

@@ -13,6 +13,8 @@ from flatwater.engine.catalogue import Millis
 from flatwater.errors import ConflictError, InputError, NotFoundError, RunError
 from flatwater.store import run as runs
 from flatwater.store import variable as variables
+from flatwater.store import waiter as waiters
+from flatwater.store.ident import child_id
 from flatwater.store.run import RunRow
 from flatwater.store.state import ENDED, State
 from flatwater.store.tx import Tx
@@ -195,15 +197,12 @@ async def suspend_task(task_record_id: OwnRunId = None, *, call: BlockCall) -> S
     Without an id the run pauses itself, after this block. Another's pause is not waited for: two may pause each other.
     """
     row = await call.services.store.read(find, task_record_id or call.run_id)
-    if row.id == call.run_id:
-        call.pause()
-        return Suspended(suspend_success=True)
-    if row.state in ENDED:
-        return Suspended(suspend_success=False)
     try:
         await call.transact(runs.request, row.id, "pause", time())
     except ConflictError:
         return Suspended(suspend_success=False)
+    if row.id == call.run_id:
+        call.pause()
     return Suspended(suspend_success=True)
 
 
@@ -236,15 +235,29 @@ async def sub_task(
     definition = call.sub_task
     if definition is None:
         raise InputError("the block does not say which definition to start", where=call.path, hint="SubTask::<id>")
-    known = call.waited()
-    child = known.key if known is not None else await _submit(call, definition, task_record_id, extra)
     if if_async:
-        return {"taskRecordId": child}
-    ended = await call.wait("child", child, reason=f"the sub-task {definition} ({child})")
+        return {"taskRecordId": await _submit(call, definition, task_record_id, extra)}
+    child, ended = await _child_end(call, definition, task_record_id, extra)
     if ended["state"] != State.SUCCEEDED:
         what = "was canceled" if ended["state"] == State.CANCELED else f"failed: {ended['error']}"
         raise RunError(f"sub-task {definition} ({child}) {what}", where=call.path)
     return {"taskRecordId": child, **(ended["outputs"] or {})}
+
+
+async def _child_end(
+    call: BlockCall, definition: str, order_no: str | None, inputs: dict[str, Any]
+) -> tuple[str, dict[str, Any]]:
+    """The child's id and how it ended. A block that is stopped while it waits takes the child with it."""
+    known = call.waited()
+    if known is None:
+        expected = child_id(call.run_id, call.path)
+        known = call.expect("child", expected, reason=f"the sub-task {definition} ({expected})")
+        known.key = await _submit(call, definition, order_no, inputs)
+        granted = await call.transact(waiters.add, known.row(call.run_id, call.rank))  # it may have ended already
+        if granted is not None:
+            known.granted = msgspec.json.decode(granted)
+    child = str(known.key)
+    return child, await call.wait("child", child, reason=known.reason, insert=False)
 
 
 async def _submit(call: BlockCall, definition: str, order_no: str | None, inputs: dict[str, Any]) -> str:

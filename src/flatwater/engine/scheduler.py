@@ -150,7 +150,7 @@ class Scheduler:
                 self._backlog = True
             if promoted < PROMOTE:
                 self._next_due = await self._store.writer.call(runs.next_due)
-                self._arm()
+        self._arm()  # even if nothing was due: timers may ring a moment early
 
     async def _fill(self) -> None:
         while self._backlog and not self._stopping:

@@ -149,7 +149,10 @@ class Scheduler:
             if promoted:
                 self._backlog = True
             if promoted < PROMOTE:
-                self._next_due = await self._store.writer.call(runs.next_due)
+                self._next_due = None  # `due` may be told of an earlier one while we ask
+                found = await self._store.writer.call(runs.next_due)
+                if found is not None:
+                    self.due(found)
         self._arm()  # even if nothing was due: timers may ring a moment early
 
     async def _fill(self) -> None:

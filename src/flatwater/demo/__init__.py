@@ -5,7 +5,6 @@
 """
 
 from flatwater.demo.hall import fleet
-from flatwater.demo.invariant import check
-from flatwater.demo.plant import Demo, DemoOptions, DemoStatistics
+from flatwater.demo.plant import Demo, DemoOptions, DemoStatistics, attach
 
-__all__ = ["Demo", "DemoOptions", "DemoStatistics", "check", "fleet"]
+__all__ = ["Demo", "DemoOptions", "DemoStatistics", "attach", "fleet"]

@@ -11,6 +11,7 @@ from sqlalchemy import func, select
 
 from flatwater.store import schema
 from flatwater.store import site as sites
+from flatwater.store.dialect import members
 from flatwater.store.state import ENDED, RUN_STATES
 from flatwater.store.tx import Query, Tx
 
@@ -21,7 +22,7 @@ ROUTES = (("BUF", "LANE1"), ("BUF", "LANE2"), ("BUF", "FLOW"), ("LANE2", "FLOW")
 _run = schema.run
 _OPEN = Query(
     select(_run.c.definition_id, func.count())
-    .where(_run.c.state.in_(OPEN_STATES), _run.c.parent_id.is_(None))
+    .where(members(_run.c.state, "states"), _run.c.parent_id.is_(None))
     .group_by(_run.c.definition_id)
 )
 
@@ -34,7 +35,7 @@ class Stock(NamedTuple):
 
 
 def stock(tx: Tx) -> Stock:
-    counts = {name: int(count) for name, count in tx.all(_OPEN) if name.startswith(PREFIX)}
+    counts = {name: int(count) for name, count in tx.all(_OPEN, states=OPEN_STATES) if name.startswith(PREFIX)}
     free = sites.page(tx, "BUF", False, True, None, 100)
     return Stock(counts, [site.content for site in free if site.content])
 

@@ -8,12 +8,13 @@ from importlib.resources import files
 from random import Random
 from time import time
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import msgspec
 
 from flatwater.bounded import TaskGroup, Usage
 from flatwater.demo import hall, load, world
+from flatwater.engine.fleet import Fleet
 from flatwater.errors import ClosedError, FencedError, SettingError
 from flatwater.store import site as sites
 from flatwater.store import trigger as triggers
@@ -26,6 +27,15 @@ if TYPE_CHECKING:
     from flatwater.store.waiter import Grant
 
 log = logging.getLogger(__name__)
+
+
+class Clock(Protocol):
+    """What of the settings concerns the plant."""
+
+    @property
+    def speed(self) -> float: ...
+    @property
+    def seed(self) -> int: ...
 
 
 class DemoOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,7 +70,8 @@ class Demo:
     ) -> None:
         if not 1 <= speed <= 100:
             raise SettingError(f"speed is {speed}", where="demo", hint="choose 1 to 100")
-        if engine.services.driver is None:
+        driver = engine.services.driver
+        if driver is None:
             raise SettingError("the engine has no robots", where="demo", hint="pass driver=demo.fleet(store) to it")
         self._engine = engine
         self._store = store
@@ -71,11 +82,13 @@ class Demo:
         self._open = 0
         self._counts = dict.fromkeys(("submitted", "arrived", "left", "steps", "failures"), 0)
         engine.ledger.register(self)
+        if isinstance(driver, Fleet):
+            engine.ledger.register(driver)
 
     # ---- lifetime -------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
-        await self._install()
+        await self.install()
         await self._tasks.__aenter__()
         self._tasks.start(self._run(), name="demo")
         return self
@@ -85,7 +98,8 @@ class Demo:
     ) -> None:
         await self._tasks.stop()
 
-    async def _install(self) -> None:
+    async def install(self) -> None:
+        """Set up sites, definitions and triggers, those that are not there yet."""
         granted = await self._store.writer.call(install_sites, time())
         self._engine.services.granted(granted)
         for name, body in definitions().items():
@@ -123,6 +137,18 @@ class Demo:
     def statistics(self) -> DemoStatistics:
         bound = sum(kind.most for kind in load.KINDS) + len(hall.ROBOTS)
         return DemoStatistics(size=self._open, bound=bound, **self._counts)
+
+
+def attach(clock: Clock) -> dict[str, Any]:
+    """What a server needs to have the plant in it: the maker of its ``driver``, and its ``attachments``."""
+
+    def driver(store: Store) -> Fleet:
+        return hall.fleet(store, speed=clock.speed, seed=clock.seed)
+
+    def plant(service: Any) -> Demo:
+        return Demo(service.engine, service.store, speed=clock.speed, seed=clock.seed)
+
+    return {"driver": driver, "attachments": (plant,)}
 
 
 def definitions() -> dict[str, bytes]:

@@ -1,0 +1,73 @@
+"""Bringing a plant to rest without leaving a pallet between two books; also for the tests that kill its process."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import Any
+
+from sqlalchemy import select
+
+from flatwater.engine import Engine
+from flatwater.errors import ConflictError
+from flatwater.store import schema
+from flatwater.store import waiter as waiters
+from flatwater.store.dialect import members
+from flatwater.store.state import ENDED, RUN_STATES, State
+from flatwater.store.tx import Tx
+
+OPEN = [state.value for state in RUN_STATES if state not in ENDED]
+
+
+async def wind_down(engine: Engine, timeout_s: float = 60.0) -> None:
+    """Let runs that have a robot go on to their end, hold those that merely wait, then cancel these.
+
+    Whoever calls it has stopped submitting.
+    """
+    async with asyncio.timeout(timeout_s):
+        while await _hold_idle(engine):  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+        for run_id, _, _ in await engine.store.read(_open):
+            with contextlib.suppress(ConflictError):
+                await engine.cancel(run_id)
+        while await engine.store.read(_open) or not await _robots_free(engine):  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+    await engine.store.writer.flush()  # the robots' book is a moment behind them
+
+
+async def _hold_idle(engine: Engine) -> bool:
+    """Pause every run that waits and moves nothing; whether others are left."""
+    busy = False
+    for run_id, state, moving in await engine.store.read(_open):
+        if state == State.PAUSED and not moving:
+            continue
+        busy = True
+        with contextlib.suppress(ConflictError):
+            if state == State.PAUSED:
+                await engine.resume(run_id)
+            elif moving is False:
+                await engine.pause(run_id)
+    return busy
+
+
+def _open(tx: Tx) -> list[tuple[str, str, bool | None]]:
+    """Open runs with whether something moves for them: None when they do not wait at all."""
+    table = schema.run
+    query = select(table.c.id, table.c.state, table.c.parent_id).where(members(table.c.state, "states"))
+    rows = tx.all(query, states=OPEN)
+    waiting = waiters.load(tx, [row[0] for row in rows])
+    return [(id, state, _moving(waiting[id], parent)) for id, state, parent in rows]
+
+
+def _moving(rows: list[Any], parent: str | None) -> bool | None:
+    if parent is not None:
+        return True
+    if not rows:
+        return None
+    return any(row.kind in ("hold", "child") or (row.kind == "robot" and row.key != "select") for row in rows)
+
+
+async def _robots_free(engine: Engine) -> bool:
+    driver = engine.services.driver
+    assert driver is not None
+    return all(robot.run_id is None and not robot.order_run_id for robot in await driver.robots())

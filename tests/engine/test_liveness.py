@@ -142,6 +142,8 @@ def test_try_and_catch() -> None:
 def test_outputs_of_what_is_around() -> None:
     tree = root(box("each", Shape.LOOP, leaf("r", "each.item"), leaf("s")), leaf("z"))
     assert released(tree) == {"each": "each"}
+    tree = root(leaf("a"), box("robot", Shape.SERIAL, leaf("r", "a.id"), leaf("s")), leaf("z"))
+    assert released(tree) == {"a": "r"}
     tree = root(box("robot", Shape.SERIAL, leaf("r", "robot.id"), leaf("s")), leaf("z", "robot.id"))
     assert released(tree) == {"robot": "z"}
 

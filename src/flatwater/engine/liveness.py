@@ -5,7 +5,8 @@ that contains D and all its readers:
 
 - **Fresh**: in one branch of L, whose blocks run one after another, D comes before every reader and nothing between L
   and D can skip it. Then each pass through L sets D anew before it is read, and D can go as soon as the child of L that
-  holds the last reader has ended, loops around L or not.
+  holds the last reader has ended (or what is in it, when it only runs its blocks one after another), loops around L or
+  not.
 - **Not fresh**: a reader may see what D gave in an earlier iteration, so D stays until the outermost block that repeats
   L has ended. If nothing repeats L, the readers run at most once, and D can go after the child of L that holds the last
   of them; after L itself when D and readers are in different branches or run side by side.
@@ -113,12 +114,12 @@ class Outline:
         top = self.common(self.common(definer, first), last)
         copies = self.outermost(top, copies_only=True)
         if self._fresh(top, definer, first, last):
-            return self.child(top, last) if copies is None else copies
+            return self._last(top, last) if copies is None else copies
         repeating = self.outermost(top)
         if repeating is not None:
             return repeating
         low, high = min(definer, first), max(definer, last)
-        return self.child(top, high) if self._in_order(top, low, high) else top
+        return self._last(top, high) if self._in_order(top, low, high) else top
 
     def common(self, a: int, b: int) -> int:
         """The lowest block that is or contains both."""
@@ -131,6 +132,13 @@ class Outline:
         while inner != top and self._entries[inner].parent != top:
             inner = self._entries[inner].parent
         return inner
+
+    def _last(self, top: int, reader: int) -> int:
+        """The lowest block on the way from ``top`` to ``reader`` that is run, and once, whenever ``top`` is."""
+        index = self.child(top, reader)
+        while index != reader and self._entries[index].shape is Shape.SERIAL and not self._retries(index):
+            index = self.child(index, reader)
+        return index
 
     def outermost(self, index: int, *, copies_only: bool = False) -> int | None:
         """The outermost block, ``index`` or around it, that may run its children more than once."""

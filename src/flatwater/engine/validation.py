@@ -194,7 +194,8 @@ class _Compiler:
         if stated in REFUSED:
             fields.wrong("blockType", f"{stated} is not supported", REFUSED[stated])
         elif not stated:
-            fields.wrong("blockType", "is missing")
+            if not fields.raw.get("blockType"):
+                fields.wrong("blockType", "is missing")
         elif kind is None:
             fields.wrong("blockType", f"{stated[:100]!r} is unknown", self._registry.suggest(stated))
         elif kind.type == SUB_TASK:

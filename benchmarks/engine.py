@@ -10,13 +10,11 @@ says, tuned where they allow it: Huey with 8 threads, DBOS with a 10 ms queue po
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any

@@ -24,6 +24,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import uvloop
@@ -52,8 +53,7 @@ async def kilobyte() -> dict[str, str]:
 
 def rss() -> float:
     """Resident bytes of this process."""
-    with open("/proc/self/statm", encoding="ascii") as statm:
-        return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return int(Path("/proc/self/statm").read_text("ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def plan(label: str, *blocks: dict[str, Any], outputs: Any = ()) -> dict[str, Any]:

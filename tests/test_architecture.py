@@ -23,7 +23,7 @@ PACKAGE = SOURCE / "flatwater"
 BELOW_SERVER = {"guard", "memory", "engine", "store", "gateway", "settings", "bounded", "errors"}
 LAYERS: dict[str, set[str]] = {
     "__main__": {"cli"},
-    "cli": {"server"} | BELOW_SERVER,
+    "cli": {"server", "demo"} | BELOW_SERVER,
     "pytest_plugin": {"server"} | BELOW_SERVER,
     "server": BELOW_SERVER,
     "demo": BELOW_SERVER - {"settings"},

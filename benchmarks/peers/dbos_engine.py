@@ -17,6 +17,8 @@ config: DBOSConfig = {
     "run_admin_server": False,
 }
 DBOS(config=config)
+
+
 @DBOS.step()
 def nothing() -> None:
     """The empty step."""

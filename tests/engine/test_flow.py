@@ -94,7 +94,7 @@ async def test_return_ends_the_run_from_within(engine: Engine, trace: Trace) -> 
 async def test_a_failure_names_block_and_cause_and_stops_siblings(engine: Engine, trace: Trace) -> None:
     result = await run(engine, b(1, "ParallelFlowBp", default=[b(2, "Fail", {"message": "no oil"}), b(3, "Gate")]))
     assert (result.state, result.error, result.error_path) == (State.FAILED, "ValueError: no oil", "-1/1/2")
-    assert (f"-1/1/3", "left") not in trace.calls
+    assert ("-1/1/3", "left") not in trace.calls
 
 
 @pytest.mark.parametrize(("swallow", "state"), [(True, State.SUCCEEDED), (False, State.FAILED)])
@@ -122,7 +122,10 @@ async def test_stop_other_branch_ends_the_siblings_and_goes_on(engine: Engine, t
         engine,
         b(
             1, "ParallelFlowBp",
-            default=[b(2, "Gate"), b(3, "SerialFlowBp", default=[b(4, "StopOtherBranch"), b(5, "Note", {"value": "on"})])],
+            default=[
+                b(2, "Gate"),
+                b(3, "SerialFlowBp", default=[b(4, "StopOtherBranch"), b(5, "Note", {"value": "on"})]),
+            ],
         ),
     )  # fmt: skip
     assert result.state == State.SUCCEEDED
@@ -143,7 +146,12 @@ async def test_branch_eleven_frees_the_ten_that_wait_for_it(open_engine: Open, m
 
     def waiter(i: int) -> Any:
         if wait == "WhileBp":
-            return b(i, "WhileBp", {"loopCondition": "=task.variables.go != true", "retryPeriod": 5}, default=[b(100 + i, "Note")])
+            return b(
+                i,
+                "WhileBp",
+                {"loopCondition": "=task.variables.go != true", "retryPeriod": 5},
+                default=[b(100 + i, "Note")],
+            )
         return b(i, "Await", {"event": "never", "timeout_s": 0.3}, name=f"w{i}")
 
     last = b(50, "SerialFlowBp", default=[b(51, "Note"), b(52, "Var", {"name": "go", "value": "=true"})])

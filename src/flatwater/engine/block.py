@@ -14,9 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from enum import StrEnum
-from importlib import import_module
 from importlib.metadata import entry_points
-from pkgutil import iter_modules
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeAlias, TypeVar
 
@@ -257,16 +255,6 @@ class Registry:
         self._names: dict[str, Kind] = {}
         for kind in kinds:
             self.register(kind)
-
-    @classmethod
-    def default(cls) -> Registry:
-        """A registry of all that is built in: the Flow family and the modules of ``flatwater.engine.blocks``."""
-        from flatwater.engine import blocks, catalogue  # they declare with what is above
-
-        registry = cls(catalogue.FLOW_KINDS)
-        for module in iter_modules(blocks.__path__, f"{blocks.__name__}."):
-            registry.add_module(import_module(module.name))
-        return registry
 
     def register(self, item: Kind | Callable[..., Any]) -> Kind:
         """Add a kind or a decorated function; one with a function replaces the bare declaration of the same type.

@@ -335,6 +335,7 @@ async def test_info_status_and_ledger(client: Client) -> None:
     status = (await client.get("/api/status")).json
     assert status["runs"]["SUCCEEDED"] == 1
     assert status["runs"]["waiting"] == 1
+    assert status["waits"] == {"timer": 1}
     assert status["memory"]["rss_bytes"] > 10_000_000
     assert status["contexts"]["live"] >= 0
     ledger = {item["name"]: item for item in (await client.get("/api/ledger")).json["items"]}
@@ -355,13 +356,14 @@ async def test_metrics(client: Client) -> None:
         for family in text_string_to_metric_families(answer.body.decode())
         for sample in family.samples
     }
-    for name in (
-        "flatwater_runs", "flatwater_runs_active", "flatwater_rss_bytes", "flatwater_holder_size", "flatwater_ready",
-        "flatwater_loop_lag_seconds_bucket", "flatwater_stream_subscribers", "flatwater_fds", "flatwater_threads",
-        "flatwater_runs_ended_total", "flatwater_runs_submitted_total", "flatwater_contexts_live",
-    ):  # fmt: skip
+    names = (
+        "runs runs_active runs_submitted_total runs_ended_total run_seconds_count contexts_live rss_bytes fds threads "
+        "holder_size ready loop_lag_seconds_bucket stream_subscribers store_writer_batches store_writer_rows"
+    )
+    for name in (f"flatwater_{part}" for part in names.split()):
         assert name in found, name
     assert found["flatwater_runs_submitted_total"].value == 1
+    assert found["flatwater_run_seconds_count"].value == 1
     again = (await client.get("/metrics")).body
     assert again.count(b"\n# HELP") == answer.body.count(b"\n# HELP")
 

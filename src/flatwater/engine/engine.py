@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
 
-from flatwater.bounded import Fanout, Ledger, TaskGroup
+from flatwater.bounded import Fanout, Histogram, Ledger, TaskGroup
 from flatwater.engine.activation import Activation
 from flatwater.engine.block import Kind, Registry, kind_of
 from flatwater.engine.blocks import builtin
@@ -116,6 +116,7 @@ class Engine:
         self._stack = AsyncExitStack()
         self._results = Results(store)
         self._news = NewsLoop(store, self.scheduler, self._results, self.options.poll_s)
+        self.durations = Histogram("run durations", ledger=self.ledger)
         self._submitted = 0
         self._ended = dict.fromkeys((str(state) for state in sorted(ENDED)), 0)
 
@@ -367,6 +368,7 @@ class Engine:
         self._emit_run(row.id, ending.state, row.definition_id, row.label)
         if ending.ended:
             self._ended[ending.state] += 1
+            self.durations.add(time() - row.started_at)
             if row.id in self._results:
                 self._results.resolve(
                     Outcome(row.id, ending.state, ending.outputs or {}, ending.error, ending.error_path)

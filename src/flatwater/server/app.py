@@ -119,6 +119,7 @@ async def opened(
             sampler=sampler,
             counts=counts,
             pulse=pulse,
+            routes=routes(compatibility=settings.server.compatibility),
             boot=new_id(),
             started_at=time(),
             token_required=bool(settings.server.token),

@@ -169,17 +169,20 @@ def _host_name(host: str) -> str:
     return host.partition(":")[0].lower().rstrip(".")
 
 
+def _pairs(headers: dict[str, str]) -> list[tuple[bytes, bytes]]:
+    return [(name.encode(), value.encode()) for name, value in headers.items()]
+
+
+_API_PAIRS = _pairs({**_HEADERS, "content-security-policy": _NOTHING, "cache-control": "no-store"})
+_PAGE_PAIRS = _pairs({**_HEADERS, "content-security-policy": _PAGE})
+
+
 def _with_headers(path: str, send: Send) -> Send:
-    api = _is_private(path) or path in _HEALTH
-    extra = {**_HEADERS, "content-security-policy": _NOTHING if api else _PAGE}
-    if api:
-        extra["cache-control"] = "no-store"
+    pairs = _API_PAIRS if _is_private(path) or path in _HEALTH else _PAGE_PAIRS
 
     async def guarded(message: MutableMapping[str, Any]) -> None:
         if message["type"] == "http.response.start":
-            given = {name for name, _ in message["headers"]}
-            more = [(name.encode(), value.encode()) for name, value in extra.items() if name.encode() not in given]
-            message["headers"] = [*message["headers"], *more]
+            message["headers"] = [*message["headers"], *pairs]
         await send(message)
 
     return guarded

@@ -9,7 +9,9 @@ import msgspec
 
 from flatwater.store import Store
 from flatwater.store import run as runs
+from flatwater.store import waiter as waiters
 from flatwater.store.state import RUN_STATES, State
+from flatwater.store.tx import Tx
 
 MAX_COUNTED = 1_000_000
 _SHARE = 20  # counting may take a twentieth of the time
@@ -17,9 +19,10 @@ _WAITS = (State.WAITING, State.PAUSED, State.NEEDS_OPERATOR)
 
 
 class RunCounts(msgspec.Struct, frozen=True):
-    """Runs by state; ``capped`` when a state has ``MAX_COUNTED`` or more."""
+    """Runs by state, and what blocks wait for by kind; ``capped`` when a state has ``MAX_COUNTED`` or more."""
 
     by_state: dict[str, int]
+    waits: dict[str, int]
     capped: bool
 
     @property
@@ -40,16 +43,20 @@ class Counts:
         self._max_counted = max_counted
         self._lock = asyncio.Lock()
         self._until = 0.0
-        self._counts = RunCounts(dict.fromkeys(map(str, RUN_STATES), 0), False)
+        self._counts = RunCounts(dict.fromkeys(map(str, RUN_STATES), 0), {}, False)
 
     async def get(self) -> RunCounts:
         """The counts, at most a little old."""
         async with self._lock:
             if time.monotonic() >= self._until:
                 started = time.monotonic()
-                found = await self._store.read(runs.count, self._max_counted)
+                found, waits = await self._store.read(_count, self._max_counted)
                 now = time.monotonic()
                 self._until = now + max(self._min_age_s, _SHARE * (now - started))
                 by_state = {str(state): found.get(state, 0) for state in RUN_STATES}
-                self._counts = RunCounts(by_state, max(by_state.values()) >= self._max_counted)
+                self._counts = RunCounts(by_state, waits, max(by_state.values()) >= self._max_counted)
             return self._counts
+
+
+def _count(tx: Tx, most: int) -> tuple[dict[State, int], dict[str, int]]:
+    return runs.count(tx, most), waiters.count(tx, most)

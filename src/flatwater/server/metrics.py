@@ -55,6 +55,13 @@ class _Figures(Collector):
         for state, count in self._counts.by_state.items():
             states.add_metric([state], count)
         yield states
+        waits = GaugeMetricFamily("flatwater_waits", "Blocks that wait, by what for.", labels=["kind"])
+        for kind, count in self._counts.waits.items():
+            waits.add_metric([kind], count)
+        yield waits
+        yield histogram(
+            "flatwater_run_seconds", "From start to end of runs ended here.", self._service.engine.durations
+        )
         yield gauge("flatwater_runs_active", "Runs in memory.", engine.scheduler.active)
         yield gauge("flatwater_contexts_live", "Contexts in memory.", engine.contexts.live)
         yield gauge("flatwater_contexts_overdue", "Contexts that outlive their run.", engine.contexts.overdue)

@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING
 from flatwater.server.problem import RequestError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from flatwater.bounded import Ledger, TaskGroup
     from flatwater.engine.engine import Engine
     from flatwater.server.counts import Counts
     from flatwater.server.pulse import Pulse
+    from flatwater.server.route import Route
     from flatwater.server.status import Sampler
     from flatwater.settings import Settings
     from flatwater.store import Store
@@ -30,6 +33,7 @@ class Service:
     sampler: Sampler
     counts: Counts
     pulse: Pulse
+    routes: Sequence[Route]
     boot: str
     started_at: float
     token_required: bool

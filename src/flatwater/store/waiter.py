@@ -43,6 +43,7 @@ class Grant(msgspec.Struct, frozen=True):
     worker: str | None
 
 
+KINDS = ("site", "timer", "child", "event", "robot")
 _w, _r = schema.waiter, schema.run
 _FIELDS = Waiter.__struct_fields__
 _COLUMNS = [_w.c[name] for name in _FIELDS]
@@ -84,6 +85,14 @@ _WAKE = Query(
     .values(state=State.QUEUED.value, queue=READY, due_at=None)
 )
 _WORKERS = Query(select(_r.c.id, _r.c.worker).where(members(_r.c.id, "ids")))
+_COUNT = Query(
+    select(func.count()).select_from(
+        select(literal_column("1"))
+        .where(_w.c.kind == bindparam("want_kind"), _w.c.granted.is_(None))
+        .limit(bindparam("cap"))
+        .subquery()
+    )
+)
 _AHEAD = Query(
     select(func.count()).select_from(
         select(literal_column("1"))
@@ -208,6 +217,11 @@ def load(tx: Tx, run_ids: Iterable[str]) -> dict[str, list[Waiter]]:
     for row in tx.all(_LOAD, ids=list(found)):
         found[row[0]].append(Waiter(*row))
     return found
+
+
+def count(tx: Tx, cap: int = 100_000) -> dict[str, int]:
+    """How many wait, by kind, counting each no further than `cap`."""
+    return {kind: number for kind in KINDS if (number := int(tx.value(_COUNT, want_kind=kind, cap=cap)))}
 
 
 def place(tx: Tx, run_id: str, path: str, cap: int = 1000) -> int:

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from flatwater import __version__
+from flatwater.server.openapi import document
 from flatwater.server.reply import Send
 from flatwater.server.request import Receive
 from flatwater.server.route import Reply, Table
@@ -58,10 +59,7 @@ async def metrics(service: Service) -> bytes:
 @table.add("GET", "/openapi.json")
 async def openapi(service: Service) -> dict[str, Any]:
     """This API, described."""
-    from flatwater.server.api import routes
-    from flatwater.server.openapi import document
-
-    return document(routes(compatibility=service.settings.server.compatibility))
+    return document(service.routes)
 
 
 @table.add("GET", "/api/info")
@@ -92,6 +90,7 @@ async def status(service: Service) -> Status:
             "waiting": counts.waiting,
         },
         capped=counts.capped,
+        waits=counts.waits,
         contexts={"live": engine.contexts.live, "overdue": engine.contexts.overdue},
         engine=msgspec.to_builtins(engine),
         store=msgspec.to_builtins(service.store.statistics()),

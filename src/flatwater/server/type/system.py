@@ -38,6 +38,7 @@ class Info(Struct, frozen=True):
 class Status(Struct, frozen=True):
     """``runs`` counts by state, and ``active`` (in memory), ``pending`` (queued), ``waiting`` (everything that waits).
 
+    ``waits`` counts waiting blocks by what they wait for.
     ``capped`` says that the counts stopped at a bound. ``contexts`` are the live ones and those that outlive their run.
     """
 
@@ -46,6 +47,7 @@ class Status(Struct, frozen=True):
     memory: Memory
     runs: dict[str, int]
     capped: bool
+    waits: dict[str, int]
     contexts: dict[str, int]
     engine: dict[str, Any]
     store: dict[str, Any]

@@ -161,9 +161,10 @@ def plain(value: Any) -> str:
 
 
 def encoded(value: Any, media_type: str) -> bytes | None:
-    """The body to send: text as it is, forms encoded, all else as JSON."""
+    """The body to send: a form from an object, text as it is, all else as JSON."""
     if value is None:
         return None
-    if media_type.partition(";")[0].strip().lower() == FORM and not isinstance(value, str):
+    is_text = isinstance(value, str) and not value.lstrip().startswith("{")
+    if media_type.partition(";")[0].strip().lower() == FORM and not is_text:
         return urlencode(fields(value, "param")).encode()
     return plain(value).encode()

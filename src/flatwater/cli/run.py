@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+import msgspec
 
 from flatwater.cli import option
 
 if TYPE_CHECKING:
     from flatwater.engine import Engine
     from flatwater.engine.result import Outcome
+    from flatwater.store.site import SiteSpec
 
 STATUS = {"SUCCEEDED": 0, "FAILED": 1, "CANCELED": 3}
 LOOK_S = 0.2
@@ -31,6 +33,8 @@ LOOK_S = 0.2
 @click.option("--inputs", "whole", metavar="JSON", help="All inputs as one JSON object.")
 @click.option("--timeout", "timeout_s", type=float, help="Fail the run after so many seconds.")
 @click.option("--quiet", is_flag=True, help="Print the outputs only.")
+@click.option("--sites", "site_file", type=click.Path(path_type=Path), help="JSON list of sites to set up before.")
+@click.option("--speed", type=float, default=1.0, show_default=True, help="Speed of the simulated robots' clock.")
 @option.db
 @option.blocks
 def command(
@@ -39,6 +43,8 @@ def command(
     whole: str | None,
     timeout_s: float | None,
     quiet: bool,
+    site_file: Path | None,
+    speed: float,
     db: str | None,
     blocks: tuple[str, ...],
 ) -> None:
@@ -50,7 +56,8 @@ def command(
     """
     data = option.document(file)
     inputs = option.inputs(pairs, whole)
-    outcome = asyncio.run(_run(data, inputs, timeout_s, quiet, db, blocks))
+    sites = _sites(site_file)
+    outcome = asyncio.run(_run(data, inputs, timeout_s, quiet, sites, speed, db, blocks))
     if outcome.error:
         click.secho(f"{outcome.state}: {outcome.error}" + (f" [{outcome.error_path}]" if outcome.error_path else ""),
                     fg="red", err=True)  # fmt: skip
@@ -58,19 +65,34 @@ def command(
     sys.exit(STATUS[outcome.state])
 
 
+def _sites(file: Path | None) -> list[SiteSpec]:
+    if file is None:
+        return []
+    from flatwater.store.site import SiteSpec
+
+    try:
+        return msgspec.json.decode(option.document(file), type=list[SiteSpec])
+    except msgspec.MsgspecError as error:
+        raise click.UsageError(f"{file}: {error}") from None
+
+
 async def _run(
-    data: bytes, inputs: dict[str, Any], timeout_s: float | None, quiet: bool, db: str | None, blocks: tuple[str, ...]
-) -> Outcome:
+    data: bytes, inputs: dict[str, Any], timeout_s: float | None, quiet: bool, sites: list[SiteSpec], speed: float,
+    db: str | None, blocks: tuple[str, ...],
+) -> Outcome:  # fmt: skip
+    from flatwater.demo import fleet
     from flatwater.engine import Engine
     from flatwater.engine.blocks import load
-    from flatwater.engine.fleet import Fleet
     from flatwater.store import Store
+    from flatwater.store import site as site_store
 
     async with AsyncExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="flatwater-run-"))
         store = await stack.enter_async_context(Store.open(db or f"sqlite:///{folder}/run.db"))
-        fleet = await stack.enter_async_context(Fleet(store))
-        engine = await stack.enter_async_context(Engine(store, driver=fleet, registry=load(blocks)))
+        robots = await stack.enter_async_context(fleet(store, speed=speed))
+        engine = await stack.enter_async_context(Engine(store, driver=robots, registry=load(blocks)))
+        if sites:
+            engine.services.granted(await store.writer.call(site_store.save, sites, time.time()))
         saved = await engine.save(data)
         run_id = await engine.submit(saved.id, inputs, timeout_s=timeout_s)
         return await _watched(engine, run_id, saved.label, quiet)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import click
 
 from flatwater.cli import option
+from flatwater.errors import SettingError
+from flatwater.settings import Settings
 
 
 @click.command("serve")
@@ -46,12 +49,33 @@ def command(
     from flatwater.server.serve import serve
 
     configure(found.log)
-    attachments: dict[str, Any] = {}
-    if found.demo.enabled:
+    serve(found, on_ready=_announce, **parts(found))
+
+
+def parts(settings: Settings) -> dict[str, Any]:
+    """The robots' driver, and the demo plant if it is wanted, as `serve` takes them."""
+    if settings.demo.enabled:
         from flatwater.demo import attach
 
-        attachments = attach(found.demo)
-    serve(found, on_ready=_announce, **attachments)
+        return attach(settings.demo)
+    name = settings.robots.driver
+    if name == "none":
+        return {}
+    if name == "simulated":
+        from flatwater.demo import fleet
+
+        return {"driver": lambda store: fleet(store, speed=settings.demo.speed, seed=settings.demo.seed)}
+    return {"driver": _factory(name)}
+
+
+def _factory(name: str) -> Any:
+    """The callable behind ``module:factory``."""
+    module, _, attribute = name.partition(":")
+    try:
+        return getattr(import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        hint = "give simulated, none, or module:factory as in `from module import factory`"
+        raise SettingError(f"no driver can be made from {name!r}: {error}", where="robots.driver", hint=hint) from error
 
 
 def _announce(address: str) -> None:

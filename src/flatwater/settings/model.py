@@ -159,6 +159,18 @@ class LogSettings(Struct, frozen=True, kw_only=True):
     format: Annotated[Literal["json", "text"], Meta(description="One JSON object a line, or plain text.")] = "json"
 
 
+class RobotSettings(Struct, frozen=True, kw_only=True):
+    """The robots that definitions may use."""
+
+    driver: Annotated[
+        str,
+        Meta(
+            description="`simulated` (the fleet of the demo plant), `none`, or `module:factory`: a callable that makes "
+            "a driver from the open store, see docs/howto/robot-driver.md."
+        ),
+    ] = "simulated"
+
+
 class DemoSettings(Struct, frozen=True, kw_only=True):
     """The demo plant."""
 
@@ -177,6 +189,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     status: StatusSettings = StatusSettings()
     retention: RetentionSettings = RetentionSettings()
     log: LogSettings = LogSettings()
+    robots: RobotSettings = RobotSettings()
     demo: DemoSettings = DemoSettings()
     databases: dict[str, str] = {}
 

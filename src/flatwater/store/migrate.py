@@ -97,7 +97,29 @@ def check(url: str) -> list[str]:
     dialect = choose(url)
     with _engine(dialect) as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
-        return [str(difference) for difference in compare_metadata(context, schema.metadata)]
+        return [_told(difference) for difference in compare_metadata(context, schema.metadata)]
+
+
+_SENTENCES = {
+    "add_table": "table {} is missing",
+    "remove_table": "table {} is not known",
+    "add_index": "index {} is missing",
+    "remove_index": "index {} is not known",
+    "add_column": "column {} is missing",
+    "remove_column": "column {} is not known",
+}
+
+
+def _told(difference: Any) -> str:
+    """One difference that Alembic found, as a sentence."""
+    if isinstance(difference, list):
+        return "; ".join(_told(each) for each in difference)
+    sentence = _SENTENCES.get(difference[0])
+    thing = difference[-1]
+    if sentence is None or not hasattr(thing, "name"):
+        return " ".join(str(part) for part in difference if isinstance(part, str))
+    table = f"{thing.table.name}." if "column" in difference[0] else ""
+    return sentence.format(f"{table}{thing.name}")
 
 
 class _engine:  # noqa: N801 - a context manager used like a function

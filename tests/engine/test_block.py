@@ -236,7 +236,7 @@ def test_entry_points(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert {kind.type for kind in registry} == {"One", "Two", "Three"}
 
 
-def test_the_default_registry_has_the_flow_family() -> None:
+def test_the_builtin_registry_has_the_flow_family() -> None:
     registry = builtin()
     assert {kind.type for kind in FLOW_KINDS} <= {kind.type for kind in registry}
 

@@ -196,16 +196,16 @@ def sub_task_cycle(references: Mapping[str, Iterable[str]]) -> tuple[str, ...] |
     """
     done: set[str] = set()
     for start in sorted(references):
-        trail: list[str] = []
+        trail: dict[str, None] = {}  # in order
         stack: list[tuple[str, bool]] = [(start, True)]
         while stack:
             name, entering = stack.pop()
             if not entering:
-                done.add(trail.pop())
+                done.add(trail.popitem()[0])
             elif name in trail:
-                return (*trail[trail.index(name) :], name)
+                return (*list(trail)[list(trail).index(name) :], name)
             elif name not in done:
-                trail.append(name)
+                trail[name] = None
                 stack.append((name, False))
                 stack.extend((each, True) for each in sorted(references.get(name, ()), reverse=True))
     return None

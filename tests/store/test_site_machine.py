@@ -30,6 +30,7 @@ RUNS = [f"01ARZ3NDEKTSV4RRFFQ69G5FA{char}" for char in "ABCDE"]
 PATHS = ["-1/1", "-1/2"]
 
 site_ids, run_ids, paths = st.sampled_from(NAMES), st.sampled_from(RUNS), st.sampled_from(PATHS)
+ranks = st.sampled_from([0.0, 1.0, 2.0])
 contents = st.sampled_from([None, "X", "Y"])
 wants = st.one_of(
     st.builds(
@@ -148,7 +149,12 @@ class SiteMachine(RuleBasedStateMachine):
         for run_id in RUNS:
             self.do(run.submit, new_run(id=run_id, state="WAITING", queue=None, epoch=1))
 
-    @rule(want=wants, run_id=run_ids, path=paths, rank=st.sampled_from([0.0, 1.0, 2.0]))
+    @rule(asked=st.lists(st.tuples(wants, run_ids, paths, ranks), min_size=1, max_size=8))
+    def ask(self, asked: list[tuple[Want, str, str, float]]) -> None:
+        """Several at once, for a queue is what this is about."""
+        for want, run_id, path, rank in asked:
+            self.acquire(want, run_id, path, rank)
+
     def acquire(self, want: Want, run_id: str, path: str, rank: float) -> None:
         mine = next((name for name, owner in self.owners.items() if owner == (run_id, path)), None)
         waiting = next((each for each in self.waiting if (each.run_id, each.path) == (run_id, path)), None)

@@ -69,7 +69,7 @@ class Server:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        command = [sys.executable, "-m", "flatwater", "serve", "--port", str(self.port), *self.flags]
+        command = [str(Path(sys.executable).with_name("flatwater")), "serve", "--port", str(self.port), *self.flags]
         command += ["--db", f"sqlite:///{self.folder / 'page.db'}"]
         environment = {name: value for name, value in os.environ.items() if not name.startswith("FLATWATER_")}
         if self.token:

@@ -22,6 +22,8 @@ PICTURES = Path(__file__).parents[2] / "ui" / "test-results"
 TOKEN = "a-token-for-the-page"
 
 pytestmark = [
+    # Playwright's loop keeps the threads of its executor until the module ends.
+    pytest.mark.may_leave("thread"),
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium found: make browser installs it"),
     pytest.mark.skipif(not (STATIC / "index.html").exists(), reason="the page is not built: make ui builds it"),
 ]
@@ -427,7 +429,7 @@ def test_the_token_is_asked_for_once(browser: Browser, tmp_path: Path) -> None:
         desk = Desk(browser, server)
         desk.refusals.add(401)
         page = desk.open()
-        field = page.get_by_label("Token")
+        field = page.get_by_role("textbox", name="Token")
         field.fill("wrong")
         page.get_by_role("button", name="Go on").click()
         expect(page.get_by_text("did not accept this token")).to_be_visible()

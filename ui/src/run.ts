@@ -70,7 +70,8 @@ export function describeRun(run: Run, now: number, doing: readonly string[] = []
         ? `Starts in ${age(run.due_at - now)}.`
         : `Queued since ${age(now - Math.max(run.created_at, run.due_at ?? 0))}, waits for a free worker.`;
     case "RUNNING":
-      return doing.length > 0 ? `Runs ${list(doing)}.` : "Runs.";
+      if (doing.length > 0) return `Runs ${list(doing)}.`;
+      return run.wait?.length ? waiting(run, now) : "Runs.";
     case "WAITING":
       return waiting(run, now);
     case "PAUSED":
@@ -218,12 +219,12 @@ const EMPTY: Omit<Run, "id"> = {
 /** A change as the stream tells it: `at` is the moment of the new state. */
 export type RunChange = Partial<Run> & { type?: string; at?: number };
 
-/** Fields that are in the event replace ours; a run that no longer waits has no wait, also when the event does not say so. */
+/** Fields that are in the event replace ours. A run that goes on waits no more, also when the event does not say so. */
 export function merge<R extends Run>(run: R, change: RunChange | undefined): R {
   if (!change) return run;
   const { type: _type, at, ...fields } = change;
   const merged = { ...run, ...fields };
-  if (merged.state !== "WAITING" && fields.wait === undefined) merged.wait = null;
+  if (merged.state !== run.state && merged.state !== "WAITING" && fields.wait === undefined) merged.wait = null;
   if (at !== undefined && merged.state === "RUNNING") merged.started_at ??= at;
   if (at !== undefined && ENDED.has(merged.state)) merged.ended_at ??= at;
   if (!ENDED.has(merged.state)) merged.ended_at = null;

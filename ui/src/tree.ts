@@ -1,5 +1,5 @@
 /** A run's block tree: the definition's nodes joined with what has happened, loops folded to one iteration at a time. */
-import type { BlockState, Json, Step, TreeNode } from "./type";
+import type { BlockState, Json, State, Step, TreeNode, Wait } from "./type";
 
 export const MAX_STEPS = 20_000;
 export const MAX_ROWS = 600;
@@ -38,6 +38,8 @@ const LIVE: ReadonlySet<BlockState> = new Set(["NEEDS_OPERATOR", "RUNNING", "WAI
 export class StepIndex {
   readonly #steps = new Map<string, Step>();
   readonly #loops = new Map<string, Map<number, Set<string>>>();
+  /** Blocks that something is known to have happened in. */
+  readonly #touched = new Set<string>();
   /** Steps that were not taken in because of the bound. */
   dropped = 0;
 
@@ -61,8 +63,25 @@ export class StepIndex {
       this.dropped += 1;
       return;
     }
+    const known = this.#steps.has(step.path);
     this.#steps.set(step.path, { ...this.#steps.get(step.path), ...step });
+    if (known) return;
     this.#count(step.path);
+    for (let at = step.path.lastIndexOf("/"); at > 0; at = step.path.lastIndexOf("/", at - 1)) {
+      this.#touched.add(step.path.slice(0, at).replace(/\[\d+\]$/, ""));
+    }
+  }
+
+  /** A block that waits has no record of its own until it ends: its wait tells of it. */
+  wait(wait: Wait): void {
+    const { path, since } = wait;
+    const step = this.#steps.get(path);
+    if (!step || step.state === "RUNNING") this.put({ started_at: since, ...step, path, name: step?.name ?? "", state: "WAITING", wait });
+  }
+
+  /** Whether anything below this block has happened. */
+  touched(path: string): boolean {
+    return this.#touched.has(path);
   }
 
   /** `-1/3[2]/5/6[0]/7` tells of iteration 2 of `-1/3` and iteration 0 of `-1/3[2]/5/6`; block 7 is that one's child. */
@@ -128,8 +147,11 @@ export function childrenOf(node: TreeNode): { branch: string; node: TreeNode }[]
   return Object.entries(node.children ?? {}).flatMap(([branch, nodes]) => nodes.map((child) => ({ branch, node: child })));
 }
 
-/** The visible rows, at most `most`; `more` says how many further blocks there would be. */
-export function rowsOf(root: TreeNode, steps: StepIndex, view: TreeView, most = MAX_ROWS): { rows: Row[]; more: number } {
+/**
+ * The visible rows, at most `most`; `more` says how many further blocks there would be. A block with children that has
+ * begun but has no record of its own yet is as its run is.
+ */
+export function rowsOf(root: TreeNode, steps: StepIndex, view: TreeView, run: State, most = MAX_ROWS): { rows: Row[]; more: number } {
   const rows: Row[] = [];
   let more = 0;
   const visit = (node: TreeNode, path: string, level: number, branch: string | null): void => {
@@ -137,7 +159,8 @@ export function rowsOf(root: TreeNode, steps: StepIndex, view: TreeView, most = 
     const iterations = children.length > 0 ? steps.iterations(path, view.iteration.get(path)) : null;
     const open = children.length > 0 ? !view.closed.has(path) : null;
     const step = steps.get(path) ?? null;
-    if (rows.length < most) rows.push({ key: path, path, level, node, branch, step, state: step?.state ?? null, iterations, open });
+    const state = step?.state ?? (steps.touched(path) ? run : null);
+    if (rows.length < most) rows.push({ key: path, path, level, node, branch, step, state, iterations, open });
     else more += 1;
     if (!open) return;
     const base = iterations ? `${path}[${iterations.shown}]` : path;

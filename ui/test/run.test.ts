@@ -42,6 +42,8 @@ describe("words", () => {
     for (const state of STATES) expect(describeRun(run({ state }), 110)).toMatch(/\.$/);
     expect(describeRun(run({ state: "QUEUED", due_at: 140 }), 110)).toBe("Starts in 30 s.");
     expect(describeRun(run(), 110, ["load", "watch"])).toBe("Runs load, watch.");
+    const wait = [{ path: "-1", kind: "timer", reason: "30 s to pass", since: 105, place: null }];
+    expect(describeRun(run({ wait }), 110)).toBe("Waits for 30 s to pass, since 5 s.");
     expect(describeRun(run({ state: "SUCCEEDED", ended_at: 113.5 }), 200)).toBe("Succeeded after 13 s.");
   });
 });

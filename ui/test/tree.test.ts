@@ -8,7 +8,7 @@ const root = node(-1, "RootBp", {
 });
 const step = (path: string, state: BlockState = "SUCCEEDED"): Step => ({ path, name: "", state });
 const open: TreeView = { closed: new Set(), iteration: new Map() };
-const paths = (index: StepIndex, view = open) => rowsOf(root, index, view).rows.map((row) => row.path);
+const paths = (index: StepIndex, view = open) => rowsOf(root, index, view, "RUNNING").rows.map((row) => row.path);
 
 describe("rowsOf", () => {
   it("shows the whole definition before anything has run", () => {
@@ -21,7 +21,7 @@ describe("rowsOf", () => {
     const running = new StepIndex([...steps, step("-1/3[3]/5", "RUNNING")]);
     expect(paths(running)).toContain("-1/3[3]/5");
     expect(paths(new StepIndex(steps.map((one) => ({ ...one, state: "SUCCEEDED" as const }))))).toContain("-1/3[2]/5");
-    const row = rowsOf(root, running, open).rows.find((one) => one.path === "-1/3");
+    const row = rowsOf(root, running, open, "RUNNING").rows.find((one) => one.path === "-1/3");
     expect([...(row?.iterations?.states ?? [])]).toEqual([
       [0, "SUCCEEDED"],
       [1, "FAILED"],
@@ -38,7 +38,7 @@ describe("rowsOf", () => {
   });
 
   it("names branches, and hides what hangs under a closed block", () => {
-    const rows = rowsOf(root, new StepIndex(), { ...open, closed: new Set(["-1/3"]) }).rows;
+    const rows = rowsOf(root, new StepIndex(), { ...open, closed: new Set(["-1/3"]) }, "RUNNING").rows;
     expect(rows.map((row) => row.path)).not.toContain("-1/3/5");
     expect(rows.filter((row) => row.branch !== null).map((row) => [row.path, row.branch])).toEqual([
       ["-1/8/9", "if"],
@@ -46,9 +46,28 @@ describe("rowsOf", () => {
     ]);
   });
 
+  it("takes blocks with children that have begun for as their run is, and shows waits", () => {
+    const index = new StepIndex([step("-1/1")]);
+    index.wait({ path: "-1/3[0]/5", kind: "site", reason: "an empty site in BUF", since: 5, place: 2 });
+    index.wait({ path: "-1/1", kind: "site", reason: "an old wait", since: 1, place: null });
+    const states = new Map(rowsOf(root, index, open, "WAITING").rows.map((row) => [row.path, row.state]));
+    expect([...states]).toEqual([
+      ["-1", "WAITING"],
+      ["-1/1", "SUCCEEDED"],
+      ["-1/3", "WAITING"],
+      ["-1/3[0]/5", "WAITING"],
+      ["-1/3[0]/6", null],
+      ["-1/3[0]/6/7", null],
+      ["-1/8", null],
+      ["-1/8/9", null],
+      ["-1/8/10", null],
+    ]);
+    expect(index.get("-1/3[0]/5")).toMatchObject({ started_at: 5, wait: { place: 2 } });
+  });
+
   it("draws a bounded number of rows and counts the others", () => {
     const wide = node(-1, "RootBp", { default: Array.from({ length: 10_000 }, (_, i) => node(i + 1, "PrintBp")) });
-    const { rows, more } = rowsOf(wide, new StepIndex(), open, 600);
+    const { rows, more } = rowsOf(wide, new StepIndex(), open, "RUNNING", 600);
     expect([rows.length, more]).toEqual([600, 9401]);
   });
 });

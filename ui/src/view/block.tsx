@@ -6,28 +6,26 @@ import { Moment, Span } from "../part/time";
 import { toRun, toSite } from "../route";
 import { describeWait } from "../run";
 import { nodeAt, type StepIndex } from "../tree";
-import type { Json, Step, TreeNode, Wait } from "../type";
+import type { Json, Step, TreeNode } from "../type";
 
 interface BlockPanelProps {
   path: string | null;
   root: TreeNode;
   steps: StepIndex;
-  wait: Wait | null;
 }
 
-export function BlockPanel({ path, root, steps, wait }: BlockPanelProps) {
+export function BlockPanel({ path, root, steps }: BlockPanelProps) {
   if (path === null) return <Empty icon="definitions">Choose a block on the left to see its outputs, its error and its times.</Empty>;
   const node = nodeAt(root, path);
   const step = steps.get(path);
   if (!node && !step) return <Empty icon="definitions">This run has no block {path}.</Empty>;
-  const waits = wait ?? step?.wait ?? null;
   return (
     <div class="side-body">
       <h3 class="block-name">
         {step?.name || node?.name || `block ${path}`}
         {step && <Badge state={step.state} />}
       </h3>
-      {waits && step?.state === "WAITING" && <p class="sentence">{describeWait(waits, now.value)}</p>}
+      {step?.wait && step.state === "WAITING" && <p class="sentence">{describeWait(step.wait, now.value)}</p>}
       {step?.error && <p class="error-line">{step.error}</p>}
       <Facts
         items={[

@@ -1,6 +1,7 @@
 /** One run: what it does or waits for, its block tree, and what each block gave. */
 import { useEffect, useMemo, useState } from "preact/hooks";
 import { api } from "../api";
+import { BoundedMap } from "../bounded";
 import { now } from "../clock";
 import { shortId } from "../format";
 import { notify } from "../notice";
@@ -10,7 +11,7 @@ import { Moment, Span } from "../part/time";
 import { fulfil } from "../request";
 import { useResource } from "../resource";
 import { href, route, setQuery, toDefinition, toRun } from "../route";
-import { describeRun, merge, type RunChange } from "../run";
+import { describeRun, ENDED, merge, type RunChange } from "../run";
 import { stream } from "../stream";
 import { reveal, StepIndex, type TreeView } from "../tree";
 import type { BlockState, Run, RunDetail, Step, TreeNode } from "../type";
@@ -50,7 +51,7 @@ async function loadBlocks(id: string, abort: AbortSignal): Promise<AllBlocks | n
 export function RunView({ id }: { id: string }) {
   const run = useResource<RunDetail>((abort) => api.run(id, abort), [id], { everyMs: EVERY_MS });
   const blocks = useResource<AllBlocks | null>((abort) => loadBlocks(id, abort), [id], { everyMs: EVERY_MS });
-  const [steps, patch] = useSteps(blocks.data.value);
+  const { index: steps, patch } = useSteps(run.data.value, blocks.data.value);
   const update = (change: RunChange) => {
     const before = run.data.peek();
     if (before) run.data.value = merge(before, change);
@@ -86,19 +87,37 @@ export function RunView({ id }: { id: string }) {
   );
 }
 
-/** The loaded steps, changed by events until the next load brings the whole truth. */
-function useSteps(blocks: AllBlocks | null): [StepIndex, (step: Step) => void] {
-  const [version, setVersion] = useState(0);
-  const steps = useMemo(() => new StepIndex(blocks?.steps ?? []), [blocks]);
+/** Events know of steps before the store does; those that the last load did not bring are kept for the next one. */
+const MAX_AHEAD = 1000;
+
+interface Steps {
+  index: StepIndex;
+  patch: (step: Step) => void;
+}
+
+function useSteps(run: RunDetail | null, blocks: AllBlocks | null): Steps {
+  const ahead = useMemo(() => new BoundedMap<string, Step>(MAX_AHEAD), []);
+  const [, setVersion] = useState(0);
+  const index = useMemo(() => join(run, blocks?.steps ?? [], ahead), [blocks, run]);
   const patch = useMemo(
     () => (step: Step) => {
-      steps.put(step);
+      ahead.set(step.path, step);
+      index.put(step);
       setVersion((before) => before + 1);
     },
-    [steps],
+    [index],
   );
-  void version;
-  return [steps, patch];
+  return { index, patch };
+}
+
+function join(run: RunDetail | null, loaded: readonly Step[], ahead: BoundedMap<string, Step>): StepIndex {
+  const index = new StepIndex(loaded);
+  for (const step of loaded) ahead.delete(step.path);
+  if (!run) return index;
+  const ended = ENDED.has(run.state);
+  for (const step of ahead.values()) if (!ended || ENDED.has(step.state)) index.put(step);
+  for (const wait of run.wait ?? []) index.wait(wait);
+  return index;
 }
 
 function Loading({ id, error, onRetry }: { id: string; error: string | null; onRetry: () => void }) {
@@ -192,15 +211,14 @@ function Work({ run, blocks, steps }: { run: RunDetail; blocks: AllBlocks; steps
     setTab("block");
   }, [selected]);
   const select = (path: string) => setQuery({ block: path });
-  const waits = new Map((run.wait ?? []).map((wait) => [wait.path, wait]));
   return (
     <div class="run-work">
       <section class="card flush tree-card" aria-label="Blocks">
-        <Tree root={blocks.tree} steps={steps} waits={waits} view={view} onView={setView} selected={selected} onSelect={select} ended={run.ended_at !== null} whole={blocks.whole} />
+        <Tree root={blocks.tree} steps={steps} view={view} onView={setView} selected={selected} onSelect={select} state={run.state} whole={blocks.whole} />
       </section>
       <section class="card side" aria-label="Details">
         <Tabs label="Details" tabs={TABS} shown={tab} onShow={setTab} />
-        {tab === "block" && <BlockPanel path={selected} root={blocks.tree} steps={steps} wait={waits.get(selected ?? "") ?? null} />}
+        {tab === "block" && <BlockPanel path={selected} root={blocks.tree} steps={steps} />}
         {tab === "data" && <Data run={run} />}
         {tab === "log" && <LogPanel run={run.id} onSelect={(path) => (select(path), notify("ok", `Block ${path} is selected.`))} />}
       </section>

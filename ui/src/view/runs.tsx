@@ -205,7 +205,7 @@ function Row({ run, selected, onToggle }: { run: Run; selected: boolean; onToggl
 
 function Sentence({ run }: { run: Run }) {
   if (run.error && (run.state === "FAILED" || run.state === "NEEDS_OPERATOR")) return <>{run.error}</>;
-  if (run.state === "WAITING" || run.state === "QUEUED") return <>{describeRun(run, now.value)}</>;
+  if (run.state === "WAITING" || run.state === "QUEUED" || run.wait?.length) return <>{describeRun(run, now.value)}</>;
   return <>{run.state_message ?? ""}</>;
 }
 

@@ -8,7 +8,7 @@ import { Trouble } from "../part/panel";
 import { useResource } from "../resource";
 import { go } from "../route";
 import { type Field, fieldsOf, inputsOf, parseJson, problemsByField } from "../schema";
-import type { DefinitionDetail, Json, Submission } from "../type";
+import type { DefinitionDetail, Json, Problem, Submission } from "../type";
 
 const MAX_DEFINITIONS = 200;
 
@@ -184,9 +184,15 @@ function collect(definition: string, fields: readonly Field[], draft: Draft): { 
   return { ok, body: { definition, inputs, ...how.inputs }, errors };
 }
 
+/** A refused definition or input lists its problems; a refused body names one place. */
+function problemsOf(error: ApiError): Problem[] {
+  if (error.problems.length > 0 || error.where === null) return error.problems;
+  return [{ path: error.where, message: error.message }];
+}
+
 /** The server's objections, each at the field that its path names. */
 function refusal(error: unknown, fields: readonly Field[]): Errors {
-  const problems = error instanceof ApiError ? error.problems : [];
+  const problems = error instanceof ApiError ? problemsOf(error) : [];
   const values = problemsByField(problems, fields.map((field) => field.name));
   const how = problemsByField(values.rest, OPTIONS.map((field) => field.name));
   const rest = how.rest.map((problem) => [problem.path, problem.message].filter(Boolean).join(": "));

@@ -4,21 +4,20 @@ import { now } from "../clock";
 import { StateIcon } from "../part/badge";
 import { Icon } from "../part/icon";
 import { Span } from "../part/time";
-import { describeWait, STATE_TEXT } from "../run";
+import { describeWait, ENDED, STATE_TEXT } from "../run";
 import { MAX_ROWS, type Row, rowsOf, type StepIndex, type TreeView } from "../tree";
-import type { TreeNode, Wait } from "../type";
+import type { State, TreeNode } from "../type";
 import { count, plural } from "../format";
 import { Loop } from "./loop";
 
 interface TreeProps {
   root: TreeNode;
   steps: StepIndex;
-  waits: ReadonlyMap<string, Wait>;
   view: TreeView;
   onView: (view: TreeView) => void;
   selected: string | null;
   onSelect: (path: string) => void;
-  ended: boolean;
+  state: State;
   /** False when the run has more steps than were loaded. */
   whole: boolean;
 }
@@ -26,7 +25,7 @@ interface TreeProps {
 export function Tree(props: TreeProps) {
   const { root, steps, view, selected } = props;
   const list = useRef<HTMLDivElement>(null);
-  const { rows, more } = rowsOf(root, steps, view);
+  const { rows, more } = rowsOf(root, steps, view, props.state);
   const focusable = rows.some((row) => row.path === selected) ? selected : rows[0]?.path;
   const onKey = (event: KeyboardEvent) => {
     const at = rows.findIndex((row) => row.key === (event.target as HTMLElement).dataset.path);
@@ -80,7 +79,8 @@ function toggle(path: string, { view, onView }: TreeProps): void {
 }
 
 function Line({ row, tree, focusable }: { row: Row; tree: TreeProps; focusable: boolean }) {
-  const wait = tree.waits.get(row.path) ?? row.step?.wait ?? null;
+  const wait = row.step?.wait ?? null;
+  const ended = ENDED.has(tree.state);
   const choose = (index: number) => tree.onView({ ...tree.view, iteration: new Map(tree.view.iteration).set(row.path, index) });
   const arrow = (event: Event) => {
     event.stopPropagation();
@@ -112,9 +112,9 @@ function Line({ row, tree, focusable }: { row: Row; tree: TreeProps; focusable: 
         <span class="tree-name">{row.node.name || (row.level === 0 ? "Start" : `block ${row.node.id}`)}</span>
         <span class="tree-type quiet">{row.node.type}</span>
         {row.iterations && <Loop iterations={row.iterations} onChoose={choose} />}
-        <span class="tree-state">{stateText(row, tree.ended)}</span>
+        <span class="tree-state">{stateText(row, ended)}</span>
         <span class="tree-time number">
-          {row.step?.started_at != null && <Span from={row.step.started_at} to={row.step.ended_at ?? (tree.ended ? row.step.started_at : null)} />}
+          {row.step?.started_at != null && <Span from={row.step.started_at} to={row.step.ended_at ?? (ended ? row.step.started_at : null)} />}
         </span>
       </div>
       {wait && row.state === "WAITING" && <p class="tree-note">{describeWait(wait, now.value)}</p>}

@@ -10,7 +10,7 @@ import asyncio
 import datetime
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from decimal import Decimal
 from threading import Lock
 from types import TracebackType
@@ -121,11 +121,11 @@ class Databases:
         """
         with self._transaction(name, READ_ONLY) as connection:
             stream = connection.execution_options(stream_results=True, max_row_buffer=1_000)
-            result = _run(stream, sql, params)
-            if not result.returns_rows:
-                raise DatabaseError("the statement returns no rows", where=name, hint="use JdbcExecuteBp")
-            keys = list(result.keys())
-            rows = result.fetchmany(self._max_rows + 1)
+            with closing(_run(stream, sql, params)) as result:
+                if not result.returns_rows:
+                    raise DatabaseError("the statement returns no rows", where=name, hint="use JdbcExecuteBp")
+                keys = list(result.keys())
+                rows = result.fetchmany(self._max_rows + 1)
             if len(rows) > self._max_rows:
                 hint = "ask for fewer (LIMIT, WHERE), or raise max_rows"
                 raise LimitError(f"the query gives more than max_rows ({self._max_rows:,}) rows", where=name, hint=hint)
@@ -170,7 +170,11 @@ def _run(connection: Connection, sql: str, params: Mapping[str, Any] | None) -> 
     """Without parameters the text goes to the driver as it is; with them ``:name`` is a place for one."""
     if params is None:
         return connection.execution_options(no_parameters=True).exec_driver_sql(sql)
-    return connection.execute(text(sql), params)
+    statement = text(sql)
+    if missing := sorted(statement.compile().params.keys() - params.keys()):
+        hint = r"a colon that begins no name is written \:"
+        raise InputError(f"no value for {', '.join(missing)}", where="params", hint=hint)
+    return connection.execute(statement, params)
 
 
 def plain(value: Any) -> Any:

@@ -86,7 +86,7 @@ class Bench:
 async def eventually(look: Callable[[], Any], timeout_s: float = 10.0) -> Any:
     """What ``look`` (a coroutine function) gives once it gives something; fails after ``timeout_s``."""
     async with asyncio.timeout(timeout_s):
-        while not (found := await look()):  # noqa: ASYNC110 - what is looked at is in a database
+        while not (found := await look()):
             await asyncio.sleep(0.01)
     return found
 

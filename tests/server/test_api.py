@@ -22,7 +22,8 @@ from tests.server.harness import (
     started,
 )
 
-from flatwater.settings.model import EngineSettings, ServerSettings
+from flatwater.demo import attach
+from flatwater.settings.model import DemoSettings, EngineSettings, ServerSettings
 
 
 @pytest.fixture
@@ -397,6 +398,56 @@ async def test_changed_sites_are_told(client: Client) -> None:
             return any(item["type"] == "site" and item["id"] == "A-1" for item in seen)
 
         await eventually(told)
+
+
+async def seen_by_a_listener(client: Client, kinds: set[str]) -> dict[str, Any]:
+    """One event of each of these types, as they come."""
+    found: dict[str, Any] = {}
+    with service_of(client).engine.events.subscribe() as subscription:
+
+        def all_there() -> bool:
+            found.update({message.item["type"]: message.item for message in subscription.ready(1000)})
+            return kinds <= set(found)
+
+        await eventually(all_there, 30.0)
+    return found
+
+
+async def test_log_lines_are_told_and_listed(client: Client) -> None:
+    await saved(
+        client,
+        definition(
+            "loud",
+            block(
+                1, "WhileBp", {"default": [block(2, "PrintBp", message="hear")]}, loopCondition="=true", retryPeriod=20
+            ),
+        ),
+    )
+    run_id = await started(client, "loud")
+    line = (await seen_by_a_listener(client, {"log"}))["log"]
+    assert (line["run_id"], line["level"]) == (run_id, "info")
+    assert "hear" in line["message"]
+
+    async def listed() -> bool:
+        return len((await client.get(f"/api/runs/{run_id}/log?limit=2")).json["items"]) == 2
+
+    await eventually(listed)
+    first = (await client.get(f"/api/runs/{run_id}/log?limit=1")).json
+    second = (await client.get(f"/api/runs/{run_id}/log?limit=1&cursor={first['next']}")).json
+    assert second["items"][0]["at"] >= first["items"][0]["at"]
+    assert (await client.get(f"/api/runs/{run_id}/log?cursor=x")).status == 422
+
+
+async def test_the_demo_plant_shows_robots_and_sites(tmp_path: Path) -> None:
+    demo = DemoSettings(enabled=True, speed=100.0)
+    async with running(tmp_path, demo=demo, **attach(demo)) as client:
+        robots = (await client.get("/api/robots")).json["items"]
+        assert len(robots) == 3
+        assert {"id", "state", "battery", "station", "x", "y", "run", "waypoints"} <= set(robots[0])
+        found = await seen_by_a_listener(client, {"robot", "site", "run", "block", "status"})
+        assert found["robot"]["id"] in {robot["id"] for robot in robots}
+        assert found["site"]["updated_at"] > 0
+        assert (await client.get("/api/info")).json["demo"] is True
 
 
 async def test_too_many_streams(tmp_path: Path) -> None:

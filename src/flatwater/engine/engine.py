@@ -50,6 +50,8 @@ if TYPE_CHECKING:
     from flatwater.store.store import Store
 
 log = logging.getLogger(__name__)
+MAX_SHOWN = 1_000
+"""Characters of a log line that a live event shows; the store has all of it."""
 WATCH_S = 5.0
 """How often the contexts of ended runs are looked for."""
 
@@ -144,6 +146,7 @@ class Engine:
         services.busy = scheduler.busy
         services.granted = scheduler.granted
         services.emit_block = self._emit_block
+        services.emit_log = self._emit_log
         services.trim_log = self._trim_log
         services.abandoned = scheduler.abandoned
 
@@ -383,6 +386,11 @@ class Engine:
     def _emit_block(self, run_id: str, path: str, name: str, state: str) -> None:
         if self.events.wanted:
             self.events.publish({"type": "block", "run_id": run_id, "path": path, "name": name, "state": state})
+
+    def _emit_log(self, run_id: str, path: str, level: str, message: str) -> None:
+        if self.events.wanted:
+            line = {"run_id": run_id, "path": path, "level": level, "message": message[:MAX_SHOWN]}
+            self.events.publish({"type": "log", "at": time(), **line})
 
     def _trim_log(self, run_id: str) -> None:
         trim = self.store.writer.call(logs.trim, run_id, self.options.max_log_lines)

@@ -105,13 +105,14 @@ class Journal:
     ``barrier`` returns when all of it is durable. One ``put`` is one transaction, in order.
     """
 
-    __slots__ = ("_abandoned", "_emit", "_epoch", "_last", "_lines", "_run_id", "_trim", "_writer")
+    __slots__ = ("_abandoned", "_emit", "_emit_log", "_epoch", "_last", "_lines", "_run_id", "_trim", "_writer")
 
     def __init__(self, services: Services, row: Claimed) -> None:
         self._writer = services.store.writer
         self._run_id = row.id
         self._epoch = row.epoch
         self._emit = services.emit_block
+        self._emit_log = services.emit_log
         self._trim = services.trim_log
         self._abandoned = services.abandoned
         self._last: Commit | None = None
@@ -211,6 +212,7 @@ class Journal:
 
     def log(self, path: str, level: str, message: str) -> None:
         self._last = self._writer.put(logs.add(self._run_id, time(), level, path, message))
+        self._emit_log(self._run_id, path, level, message)
         self._lines += 1
         if self._lines % TRIM_EVERY == 0:
             self._trim(self._run_id)

@@ -54,6 +54,7 @@ class Services:
     busy: Callable[[Activation], None] = field(init=False)
     granted: Callable[[Iterable[Grant]], None] = field(init=False)
     emit_block: Callable[[str, str, str, str], None] = field(init=False)
+    emit_log: Callable[[str, str, str, str], None] = field(init=False)
     trim_log: Callable[[str], None] = field(init=False)
     abandoned: Callable[[str], None] = field(init=False)
     robots: RobotBridge | None = None

@@ -22,7 +22,7 @@ from flatwater.server.api import routes
 from flatwater.server.auth import Guard, is_loopback, token_for
 from flatwater.server.counts import Counts
 from flatwater.server.endpoint import Endpoint
-from flatwater.server.news import SiteNews
+from flatwater.server.news import SiteNews, robot_news
 from flatwater.server.notify import Notifier
 from flatwater.server.page import Page
 from flatwater.server.pulse import Pulse
@@ -127,6 +127,8 @@ async def opened(
         news = SiteNews(store, engine.events, settings.stream.site_poll_s)
         for part in (sampler, pulse, news, Retention(store, settings.retention)):
             tasks.start(part.run(), name=f"{type(part).__name__.lower()} loop")
+        if fleet is not None:
+            stack.callback(fleet.listen(robot_news(engine.events)))
         for attachment in attachments:
             await enter(attachment(service))
         yield service

@@ -1,4 +1,7 @@
-"""Live events of sites, read from the log of changes: whoever changed them, in this process or another."""
+"""Live events of sites and robots.
+
+Those of sites are read from the log of changes: whoever changed them, in this process or another.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,9 @@ from typing import Any
 import msgspec
 
 from flatwater.bounded import Fanout
+from flatwater.engine.driver import DriverEvent, Listener, RobotChanged
 from flatwater.errors import NotFoundError, StoreError
+from flatwater.server.api.robot import robot_info
 from flatwater.server.api.site import site_info
 from flatwater.store import Store
 from flatwater.store import site as sites
@@ -69,3 +74,13 @@ def _changed_since(tx: Tx, seen: int | None, idle_at: float) -> tuple[int, list[
         with contextlib.suppress(NotFoundError):
             found.append(sites.get(tx, site_id))
     return latest, found, len(rows) == MAX_CHANGES
+
+
+def robot_news(events: Fanout[dict[str, Any]]) -> Listener:
+    """What a driver is to call: tells subscribers of every change of a robot."""
+
+    def tell(event: DriverEvent) -> None:
+        if isinstance(event, RobotChanged) and events.wanted:
+            events.publish({"type": "robot", **msgspec.structs.asdict(robot_info(event.robot))})
+
+    return tell

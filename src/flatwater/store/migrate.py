@@ -95,6 +95,10 @@ def check(url: str) -> list[str]:
     from alembic.migration import MigrationContext
 
     dialect = choose(url)
+    path = getattr(dialect, "path", None)  # of a file that a look must not create
+    if path is not None and not path.exists():
+        return [f"there is no {path}"]
+    dialect.close(dialect.connect())  # says clearly what is wrong with a damaged file
     with _engine(dialect) as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
         return [_told(difference) for difference in compare_metadata(context, schema.metadata)]

@@ -25,6 +25,7 @@ from flatwater.engine.parameter import (
     Row,
     blank,
     convert,
+    paths,
 )
 from flatwater.errors import ExpressionError
 
@@ -82,7 +83,7 @@ class Binder:
             else:
                 constants[key] = source.value
         self._missing(kind, given, path, label, inputs)
-        readings = [Reading(f"{path}/{escape(each.param.name)}", label, _names(each)) for each in dynamic]
+        readings = [Reading(f"{path}/{escape(each.param.name)}", label, paths(each.source)) for each in dynamic]
         return CompiledParams(label, constants, dynamic), readings
 
     def outputs(self, declared: Iterable[tuple[str, str, ParamType, Any]]) -> tuple[CompiledParams, list[Reading]]:
@@ -101,7 +102,7 @@ class Binder:
                 continue
             if isinstance(source, Dynamic):
                 dynamic.append(source)
-                readings.append(Reading(path, f"output {name}", _names(source)))
+                readings.append(Reading(path, f"output {name}", paths(source.source)))
             else:
                 constants[name] = source.value
         return CompiledParams("outputs of the definition", constants, dynamic), readings
@@ -216,8 +217,3 @@ class Binder:
 
 class _Constant(NamedTuple):
     value: Any
-
-
-def _names(item: Dynamic) -> frozenset[tuple[str, ...]]:
-    sources = [item.source] if isinstance(item.source, Expression) else [row.value for row in item.source]
-    return frozenset(path for each in sources if isinstance(each, Expression) for path in each.names)

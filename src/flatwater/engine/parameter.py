@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple, TypeAlias
 
 import msgspec
 
-from flatwater.engine.expression import Expression
+from flatwater.engine.expression import Expression, Names
 from flatwater.engine.expression.operation import LONG_MAX, LONG_MIN, Fault, as_number, kind, text, truth
 from flatwater.errors import ExpressionError
 
@@ -186,10 +186,10 @@ class CompiledParams:
     def __init__(self, where: str, constants: dict[str, Any], dynamic: Iterable[Dynamic] = ()) -> None:
         self.where = where
         self._constants = constants
-        self._nested = [name for name, value in constants.items() if isinstance(value, (dict, list))]
+        self._nested = tuple(name for name, value in constants.items() if isinstance(value, (dict, list)))
         self._dynamic = tuple(dynamic)
         self.constant = not self._dynamic
-        self.names = frozenset(path for item in self._dynamic for path in _paths(item.source))
+        self.names = _united([paths(item.source) for item in self._dynamic])
 
     def __repr__(self) -> str:
         return f"CompiledParams({self.where!r}, {len(self._constants)} constants, {len(self._dynamic)} dynamic)"
@@ -240,10 +240,15 @@ def _row_value(row: Row, scope: Mapping[str, Any]) -> Any:
         raise ExpressionError(f"{row.key} {error}", where=f"`{row.value.source[:80]}`") from None
 
 
-def _paths(source: Expression | Rows) -> Iterable[tuple[str, ...]]:
+def paths(source: Expression | Rows) -> Names:
+    """What an expression, or the expressions of rows, read."""
     if isinstance(source, Expression):
         return source.names
-    return (path for row in source if isinstance(row.value, Expression) for path in row.value.names)
+    return _united([row.value.names for row in source if isinstance(row.value, Expression)])
+
+
+def _united(names: list[Names]) -> Names:
+    return names[0] if len(names) == 1 else frozenset().union(*names)
 
 
 def _copy(value: Any) -> Any:

@@ -6,6 +6,8 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from sys import intern
+from types import MappingProxyType
 from typing import Any, Final
 
 import msgspec
@@ -182,6 +184,7 @@ class _Compiler:
         name = fields.text("name", most=self._limits.max_name_chars) or (
             f"b{id_}" if valid else f"#{len(self._drafts)}"
         )
+        name = intern(name)  # the expressions that read it hold the same text
         if name in self._names:
             fields.wrong("name", f"{name!r} is also the name of {self._names[name]}", "names are unique")
         self._ids.setdefault(id_, fields.path)
@@ -306,14 +309,17 @@ class _Compiler:
         """The nodes in pre-order and the names that are read, made from the leaves up."""
         live = analyse(self._entries(), outputs.names)
         nodes: dict[int, Node] = {}
+        same: dict[frozenset[str] | None, frozenset[str] | None] = {}  # most blocks keep one of a few sets of keys
         for index in range(len(self._drafts) - 1, -1, -1):
             draft = self._drafts[index]
+            keeps = live.keeps.get(draft.name, frozenset())
             nodes[index] = Node(
                 id=draft.id,
                 name=draft.name,
                 kind=draft.kind,
                 params=draft.params,
-                branches={name: tuple(nodes[each] for each in places) for name, places in draft.branches.items()},
+                branches={name: tuple(nodes[each] for each in places) for name, places in draft.branches.items()}
+                or _NO_BRANCHES,
                 index=index,
                 timeout_s=draft.timeout_s,
                 retry=draft.retry,
@@ -321,7 +327,7 @@ class _Compiler:
                 disabled=draft.disabled,
                 sub_task=draft.sub_task,
                 releases=live.releases.get(index, ()),
-                keeps=live.keeps.get(draft.name, frozenset()),
+                keeps=same.setdefault(keeps, keeps),
             )
         return tuple(nodes[index] for index in range(len(nodes))), frozenset(live.keeps)
 
@@ -340,6 +346,7 @@ def _facts(fields: Fields) -> dict[str, Any]:
     }
 
 
+_NO_BRANCHES: Final[Mapping[str, tuple[Node, ...]]] = MappingProxyType({})
 _UNKNOWN: Final = Kind(type="?")
 """Stands for a kind that does not exist, so that what is inside is checked as well."""
 

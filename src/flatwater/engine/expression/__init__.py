@@ -99,4 +99,4 @@ def _error(source: str, fault: Fault) -> ExpressionError:
     return ExpressionError(fault.message, where=where, hint=fault.hint)
 
 
-__all__ = ["MAX_NESTING", "MAX_SOURCE_CHARS", "ROOTS", "Expression", "compile"]
+__all__ = ["MAX_NESTING", "MAX_SOURCE_CHARS", "ROOTS", "Expression", "Names", "compile"]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from sys import intern
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from flatwater.engine.expression.operation import LONG_MAX, LONG_MIN, Fault
@@ -272,7 +273,7 @@ class _Parser:
         key = self.choice()
         self._need("]")
         if isinstance(target, Path) and isinstance(key, Literal) and isinstance(key.value, str):
-            return Path(target.root, (*target.keys, key.value), target.at)
+            return Path(target.root, (*target.keys, intern(key.value)), target.at)
         return Index(target, key, at)
 
     def _member(self, target: Tree) -> Tree:
@@ -283,7 +284,7 @@ class _Parser:
         if self._take("("):
             return self._method(target, token)
         if isinstance(target, Path):
-            return Path(target.root, (*target.keys, token.text), target.at)
+            return Path(target.root, (*target.keys, intern(token.text)), target.at)
         return Index(target, Literal(token.text), token.at)
 
     def _method(self, target: Tree, name: Token) -> Tree:
@@ -334,7 +335,7 @@ class _Parser:
             return Literal(_WORDS[token.text])
         if self._take("("):
             return Call(token.text, self._items(")"), token.at)
-        return Path(token.text, (), token.at)
+        return Path(intern(token.text), (), token.at)
 
     def _map(self, at: int) -> Tree:
         items: list[tuple[Tree, Tree]] = []

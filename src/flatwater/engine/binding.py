@@ -11,10 +11,10 @@ import msgspec
 
 from flatwater.engine import expression
 from flatwater.engine.block import Kind
-from flatwater.engine.definition import InputParam, Limits
 from flatwater.engine.document import Problems, check_plain, escape
 from flatwater.engine.expression import Expression
 from flatwater.engine.expression.operation import kind as name_of
+from flatwater.engine.node import InputParam, Limits
 from flatwater.engine.parameter import (
     NEEDED,
     CompiledParams,

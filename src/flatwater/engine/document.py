@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import msgspec
 
@@ -13,8 +13,9 @@ from flatwater.engine.expression.operation import LONG_MAX, LONG_MIN, kind
 from flatwater.errors import DefinitionError, Problem
 
 if TYPE_CHECKING:
-    from flatwater.engine.definition import Limits
+    from flatwater.engine.node import Limits
 
+Document: TypeAlias = Mapping[str, Any] | bytes | str
 _BYTE: Final = re.compile(r"\(byte ([0-9]+)\)")
 
 
@@ -54,7 +55,7 @@ def escape(key: Any) -> str:
     return str(key)[:200].replace("~", "~0").replace("/", "~1")
 
 
-def decode(data: Mapping[str, Any] | bytes | str, limits: Limits) -> dict[str, Any]:
+def decode(data: Document, limits: Limits) -> dict[str, Any]:
     """The document as plain values of our own. Raises `DefinitionError`: too large, malformed, no object."""
     problems = Problems(limits.max_problems)
     body = _encoded(data, problems, limits)
@@ -67,7 +68,7 @@ def decode(data: Mapping[str, Any] | bytes | str, limits: Limits) -> dict[str, A
     return found or {}
 
 
-def _encoded(data: Mapping[str, Any] | bytes | str, problems: Problems, limits: Limits) -> bytes:
+def _encoded(data: Document, problems: Problems, limits: Limits) -> bytes:
     body = b""
     try:
         if isinstance(data, str):

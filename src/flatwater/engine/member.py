@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-from flatwater.engine.definition import RELEASES, InputParam, Release, Retry
 from flatwater.engine.document import Fields
 from flatwater.engine.expression.operation import kind as name_of
+from flatwater.engine.node import RELEASES, InputParam, Release, Retry
 from flatwater.engine.parameter import ConversionError, ParamType, blank, convert
 
 MAX_MS: Final = 10 * 365 * 24 * 3600 * 1000  # ten years

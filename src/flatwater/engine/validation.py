@@ -15,11 +15,11 @@ import msgspec
 from flatwater.engine.binding import Binder, Reading
 from flatwater.engine.block import RECOVERIES, SUB_TASK, Kind, Recovery, Registry, Shape
 from flatwater.engine.catalogue import REFUSED
-from flatwater.engine.definition import Document, Flow, InputParam, Limits, Node, Retry
-from flatwater.engine.document import Fields, Problems, decode, escape
+from flatwater.engine.document import Document, Fields, Problems, decode, escape
 from flatwater.engine.expression.operation import kind as name_of
 from flatwater.engine.liveness import Entry, Outline, analyse
 from flatwater.engine.member import inputs, one_of, outputs, release, retry, seconds
+from flatwater.engine.node import Flow, InputParam, Limits, Node, Retry
 from flatwater.engine.parameter import CompiledParams
 from flatwater.engine.signature import output_names
 

@@ -25,12 +25,12 @@ async def wind_down(engine: Engine, timeout_s: float = 60.0) -> None:
     Whoever calls it has stopped submitting.
     """
     async with asyncio.timeout(timeout_s):
-        while await _hold_idle(engine):  # noqa: ASYNC110
+        while await _hold_idle(engine):
             await asyncio.sleep(0.05)
         for run_id, _, _ in await engine.store.read(_open):
             with contextlib.suppress(ConflictError):
                 await engine.cancel(run_id)
-        while await engine.store.read(_open) or not await _robots_free(engine):  # noqa: ASYNC110
+        while await engine.store.read(_open) or not await _robots_free(engine):
             await asyncio.sleep(0.02)
     await engine.store.writer.flush()  # the robots' book is a moment behind them
 

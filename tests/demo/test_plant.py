@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -16,7 +17,8 @@ from flatwater.demo import Demo, attach, hall, world
 from flatwater.demo.invariant import check, registries
 from flatwater.demo.load import CHARGE_CHECK, KINDS
 from flatwater.demo.plant import definitions
-from flatwater.engine import Engine, EngineOptions, Registry
+from flatwater.engine import Engine, EngineOptions
+from flatwater.engine.blocks import builtin
 from flatwater.engine.definition import parse
 from flatwater.engine.fleet import Failure, Fleet, FleetOptions, RobotSpec
 from flatwater.errors import SettingError
@@ -56,22 +58,23 @@ async def test_the_plant_works_and_all_stays_true(open_hall: Open):
     done: Counter[str] = Counter()
     for _ in range(2):
         async with open_hall() as (engine, _, demo), demo:
-            done = await _work(engine, since=done)
+            done = await _work(engine, since=done, all_kinds=not done)
             assert demo.statistics().failures == 0
             assert demo.statistics().size <= demo.statistics().bound
     async with open_hall() as (engine, fleet, _):
         await wind_down(engine)
         assert await check(engine.store, at_rest=True) == []
         assert fleet.statistics().violations == fleet.statistics().taken_off == 0
+    gc.collect()  # a context may hang in a cycle of frames; what holds one for good is still seen
     assert registries(engine) == []
 
 
-async def _work(engine: Engine, since: Counter[str]) -> Counter[str]:
-    """Until every kind of work was done since then."""
-    kinds = [*(kind.definition for kind in KINDS), CHARGE_CHECK]
+async def _work(engine: Engine, since: Counter[str], *, all_kinds: bool) -> Counter[str]:
+    """Until every kind of work, or some of any, was done since then."""
+    kinds = [*(kind.definition for kind in KINDS), CHARGE_CHECK] if all_kinds else []
     now = since
     async with asyncio.timeout(60):
-        while any(now[kind] <= since[kind] for kind in kinds):
+        while now.total() < since.total() + 5 or not all(now[kind] for kind in kinds):
             await asyncio.sleep(0.25)
             assert await check(engine.store) == []
             now = await engine.store.read(_succeeded)
@@ -103,7 +106,7 @@ def _installed(tx: Any) -> Any:
 
 
 def test_the_definitions_are_in_the_format_and_the_seven_kinds_are_there():
-    found = {name: parse(body, Registry.default()) for name, body in definitions().items()}
+    found = {name: parse(body, builtin()) for name, body in definitions().items()}
     assert set(found) == {kind.definition for kind in KINDS} | {CHARGE_CHECK, "hall-transport"}
     assert [flow.warnings for flow in found.values()] == [()] * len(found)
     assert found["hall-line-supply"].sub_tasks == {"hall-transport"}

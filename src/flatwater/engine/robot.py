@@ -242,7 +242,7 @@ class RobotBridge:
         rows = await self._services.store.read(waiters.load, sorted(runs))
         blocks, orders = _wanted(row for found in rows.values() for row in found)
         for robot in busy:
-            if robot.order_id and robot.order_run_id and robot.order_id not in orders:
+            if robot.order_id and robot.order_id not in orders:
                 await self.driver.cancel(robot.order_id)
                 self._counts["canceled"] += 1
             if robot.run_id and (robot.run_id, robot.path) not in blocks:

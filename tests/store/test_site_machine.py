@@ -23,19 +23,19 @@ from flatwater.store.site_match import suits
 from flatwater.store.tx import Tx
 from flatwater.store.waiter import Grant
 
-PLAIN = ["A_1", "A_2", "A_10", "B_1"]
-CELLS = [f"{lane}_{depth}" for lane in ("L", "Q") for depth in (1, 2, 3)]
+PLAIN = ["A_2", "A_10", "B_1"]
+CELLS = [f"{lane}_{depth}" for lane in ("L", "Q") for depth in (1, 2)]
 NAMES = PLAIN + CELLS
 RUNS = [f"01ARZ3NDEKTSV4RRFFQ69G5FA{char}" for char in "ABCDE"]
-PATHS = ["-1/1", "-1/2"]
+PATHS = ["-1/1", "-1/2", "-1/3"]
 
 site_ids, run_ids, paths = st.sampled_from(NAMES), st.sampled_from(RUNS), st.sampled_from(PATHS)
 ranks = st.sampled_from([0.0, 1.0, 2.0])
 contents = st.sampled_from([None, "X", "Y"])
 wants = st.one_of(
     st.builds(
-        Want, groups=st.sampled_from([(), ("A",), ("B",), ("A", "L")]), filled=st.none() | st.booleans(),
-        content=contents, order=st.sampled_from(["asc", "desc"]), lock=st.sampled_from([True, True, False]),
+        Want, groups=st.sampled_from([(), ("A",), ("B",), ("A", "L")]), filled=st.sampled_from([None, None, False, True]),
+        content=st.sampled_from([None, None, None, "X", "Y"]), order=st.sampled_from(["asc", "desc"]), lock=st.sampled_from([True, True, False]),
         tags=st.sampled_from([(), (), ("t",)]), dense=st.sampled_from([None, None, False]),
     ),
     st.builds(Want, site_id=site_ids),
@@ -149,7 +149,7 @@ class SiteMachine(RuleBasedStateMachine):
         for run_id in RUNS:
             self.do(run.submit, new_run(id=run_id, state="WAITING", queue=None, epoch=1))
 
-    @rule(asked=st.lists(st.tuples(wants, run_ids, paths, ranks), min_size=1, max_size=8))
+    @rule(asked=st.lists(st.tuples(wants, run_ids, paths, ranks), min_size=1, max_size=15))
     def ask(self, asked: list[tuple[Want, str, str, float]]) -> None:
         """Several at once, for a queue is what this is about."""
         for want, run_id, path, rank in asked:

@@ -93,8 +93,7 @@ async def test_places(store: Store) -> None:
 
 async def test_deleting(store: Store) -> None:
     new = new_run()
-    store.writer.put(
-        waiter.put(new.id, "-1/1", "timer", "", NOW, 0.0), waiter.put(new.id, "-1/2", "timer", "", NOW, 0.0)
-    )
+    for path in ("-1/1", "-1/2"):
+        store.writer.put(waiter.put(new.id, path, "timer", "", NOW, 0.0))
     await store.writer.put(waiter.delete(new.id, "-1/1"), waiter.delete(new.id, "-1/7"))
     assert [row.path for row in (await store.read(waiter.load, [new.id]))[new.id]] == ["-1/2"]

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from flatwater.bounded import Usage
 from flatwater.errors import ClosedError, LimitError
-from flatwater.store.dialect import Connection, Dialect, Fault
+from flatwater.store.dialect import Connection, Dialect, DisconnectedError, Fault
 from flatwater.store.thread import in_thread
 from flatwater.store.tx import Tx
 
@@ -81,6 +81,15 @@ class Readers:
                 self._dialect.close(self._connections.pop())
 
     def _run(self, function: Callable[..., T], args: tuple[Any, ...]) -> T:
+        used_before = getattr(self._local, "connection", None) is not None
+        try:
+            return self._attempt(function, args)
+        except DisconnectedError:
+            if not used_before:
+                raise
+            return self._attempt(function, args)  # a server may have cut an idle connection
+
+    def _attempt(self, function: Callable[..., T], args: tuple[Any, ...]) -> T:
         try:
             connection = self._connection()
             self._dialect.begin_reading(connection)
@@ -91,6 +100,7 @@ class Readers:
         except self._dialect.driver_error as error:
             if self._dialect.fault(error) is Fault.LOST:
                 self._drop()
+                raise DisconnectedError(str(error).strip(), where=self._dialect.place) from error
             raise self._dialect.error(error) from error
 
     def _connection(self) -> Connection:

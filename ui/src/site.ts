@@ -2,7 +2,7 @@
 import { BoundedMap } from "./bounded";
 import type { Batch } from "./event";
 import { plural } from "./format";
-import type { Robot, Site } from "./type";
+import type { Json, Robot, Site } from "./type";
 
 export interface Lane {
   name: string;
@@ -84,6 +84,29 @@ export function summaryOf(sites: readonly Site[]): string {
   return parts.join(", ");
 }
 
+const CHANGED: Record<string, (value: Json) => string> = {
+  filled: (value) => (value ? "filled" : "emptied"),
+  enabled: (value) => (value ? "enabled" : "disabled"),
+  content: (value) => (value === null ? "no content" : `content ${wordOf(value)}`),
+  locked_run: (value) => (value === null ? "unlocked" : "locked"),
+  locked_text: (value) => (value === null ? "" : `locked: ${wordOf(value)}`),
+  group_name: (value) => `group ${wordOf(value)}`,
+  locked_path: () => "",
+  was: () => "",
+};
+
+/** `{filled: true, content: "A"}` as "filled, content A". Who did it is told beside it. */
+export function describeChange(change: Json): string {
+  if (change === null || typeof change !== "object" || Array.isArray(change)) return wordOf(change);
+  const words = Object.entries(change).map(([field, value]) => CHANGED[field]?.(value) ?? `${field}: ${wordOf(value)}`);
+  return words.filter(Boolean).join(", ");
+}
+
+export function wordOf(value: Json): string {
+  if (value === null) return "none";
+  return typeof value === "object" ? JSON.stringify(value) : String(value);
+}
+
 export function isLocked(site: Site): boolean {
   return site.locked_by !== null || Boolean(site.locked_text);
 }
@@ -97,8 +120,10 @@ export function describeSite(site: Site): string {
   return `${site.id}: ${parts.join(", ")}`;
 }
 
+/** A plan is worth drawing when most sites have a place on it. */
 export function hasPlan(sites: readonly Site[]): boolean {
-  return sites.length > 0 && sites.every((site) => site.x !== null && site.y !== null);
+  const placed = sites.filter((site) => site.x !== null && site.y !== null).length;
+  return placed > 0 && placed >= sites.length / 2;
 }
 
 export interface Box {
@@ -109,7 +134,7 @@ export interface Box {
 }
 
 /** The rectangle that holds all these points with a margin, in the plan's own units. */
-export function boundsOf(points: readonly { x: number; y: number }[], margin: number): Box {
+export function boundsOf(points: readonly Point[], margin: number): Box {
   const xs = points.map((point) => point.x);
   const ys = points.map((point) => point.y);
   const left = Math.min(...xs) - margin;
@@ -117,14 +142,17 @@ export function boundsOf(points: readonly { x: number; y: number }[], margin: nu
   return { left, top, width: Math.max(...xs) + margin - left, height: Math.max(...ys) + margin - top };
 }
 
-/** The smallest distance between two sites: what the size of a drawn site may be. */
-export function pitchOf(points: readonly { x: number; y: number }[]): number {
+export interface Point {
+  x: number;
+  y: number;
+}
+
+/** How far each of these points is from its nearest neighbour among all; 1 when there is none. */
+export function pitchOf(points: readonly Point[], all: readonly Point[]): number {
   let least = Number.POSITIVE_INFINITY;
-  for (let i = 0; i < points.length; i++) {
-    for (let j = i + 1; j < points.length; j++) {
-      const a = points[i] as { x: number; y: number };
-      const b = points[j] as { x: number; y: number };
-      const distance = Math.max(Math.abs(a.x - b.x), Math.abs(a.y - b.y));
+  for (const one of points) {
+    for (const other of all) {
+      const distance = Math.max(Math.abs(one.x - other.x), Math.abs(one.y - other.y));
       if (distance > 0) least = Math.min(least, distance);
     }
   }
@@ -138,7 +166,7 @@ export function doingOf(robot: Robot): string {
 }
 
 /** Where a robot is at a moment, along the way that it announced; null when nobody knows. */
-export function placeAt(robot: Robot, at: number): { x: number; y: number } | null {
+export function placeAt(robot: Robot, at: number): Point | null {
   const way = robot.waypoints;
   const next = way.findIndex(([then]) => then > at);
   const to = way[next === -1 ? way.length - 1 : next];

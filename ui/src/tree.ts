@@ -143,8 +143,12 @@ function namesById(root: TreeNode): Map<number, string> {
   return names;
 }
 
+/** Stored definitions have their keys sorted; people read "if" before "else". */
+const BRANCHES = ["default", "if", "else_if", "else", "try", "catch"];
+
 export function childrenOf(node: TreeNode): { branch: string; node: TreeNode }[] {
-  return Object.entries(node.children ?? {}).flatMap(([branch, nodes]) => nodes.map((child) => ({ branch, node: child })));
+  const branches = Object.entries(node.children ?? {}).sort(([a], [b]) => BRANCHES.indexOf(a) - BRANCHES.indexOf(b));
+  return branches.flatMap(([branch, nodes]) => nodes.map((child) => ({ branch, node: child })));
 }
 
 /**

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { boundsOf, describeSite, doingOf, groupsOf, hasPlan, patched, pitchOf, placeAt, summaryOf } from "../src/site";
+import { boundsOf, describeChange, describeSite, doingOf, groupsOf, hasPlan, patched, pitchOf, placeAt, summaryOf } from "../src/site";
 import type { Robot, Site } from "../src/type";
 
 function site(id: string, part: Partial<Site> = {}): Site {
@@ -65,13 +65,23 @@ describe("words", () => {
   });
 });
 
+describe("changes", () => {
+  it("are told in words", () => {
+    expect(describeChange({ filled: true, content: "bolts" })).toBe("filled, content bolts");
+    expect(describeChange({ locked_run: "01J", locked_path: "-1/2", locked_text: null })).toBe("locked");
+    expect(describeChange({ locked_run: null, was: "01J" })).toBe("unlocked");
+    expect(describeChange({ enabled: false, attrs: { kg: 8 } })).toBe('disabled, attrs: {"kg":8}');
+  });
+});
+
 describe("the plan", () => {
-  it("needs places for all, and measures them", () => {
+  it("needs places for most sites, and measures them", () => {
     const placed = [site("A", { x: 0, y: 0 }), site("B", { x: 4, y: 3 })];
-    expect([hasPlan(placed), hasPlan([...placed, site("C")]), hasPlan([])]).toEqual([true, false, false]);
+    const unplaced = ["C", "D", "E"].map((id) => site(id));
+    expect([hasPlan(placed), hasPlan([...placed, site("C")]), hasPlan([...placed, ...unplaced]), hasPlan([])]).toEqual([true, true, false, false]);
     expect(boundsOf([{ x: 0, y: 0 }, { x: 4, y: 3 }], 1)).toEqual({ left: -1, top: -1, width: 6, height: 5 });
-    expect(pitchOf([{ x: 0, y: 0 }, { x: 4, y: 3 }, { x: 4, y: 5 }])).toBe(2);
-    expect(pitchOf([{ x: 1, y: 1 }])).toBe(1);
+    const all = [{ x: 0, y: 0 }, { x: 4, y: 3 }, { x: 4, y: 5 }];
+    expect([pitchOf(all, all), pitchOf(all.slice(0, 1), all), pitchOf([{ x: 1, y: 1 }], [{ x: 1, y: 1 }])]).toEqual([2, 4, 1]);
   });
 });
 

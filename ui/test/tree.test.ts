@@ -65,6 +65,11 @@ describe("rowsOf", () => {
     expect(index.get("-1/3[0]/5")).toMatchObject({ started_at: 5, wait: { place: 2 } });
   });
 
+  it("tells branches in the order in which people read them", () => {
+    const sorted = node(-1, "RootBp", { default: [node(1, "IfElseIfBp", { else: [node(2, "A")], else_if: [node(3, "B")], if: [node(4, "C")] })] });
+    expect(rowsOf(sorted, new StepIndex(), open, "RUNNING").rows.map((row) => row.branch)).toEqual([null, null, "if", "else_if", "else"]);
+  });
+
   it("draws a bounded number of rows and counts the others", () => {
     const wide = node(-1, "RootBp", { default: Array.from({ length: 10_000 }, (_, i) => node(i + 1, "PrintBp")) });
     const { rows, more } = rowsOf(wide, new StepIndex(), open, "RUNNING", 600);

@@ -56,8 +56,8 @@ function optionsOf(element: HTMLElement, height: number): uPlot.Options {
     cursor: { y: false, drag: { x: false, y: false } },
     scales: { x: { time: true }, y: { auto: false, range: (_plot, low, high) => [low ?? 0, high ?? 1e8] } },
     axes: [
-      { ...axis, values: (_plot, at) => at.map((second) => time(second, second).slice(0, 5)), space: 70, size: 28 },
-      { ...axis, values: (_plot, sizes) => sizes.map((size) => bytes(size).replace(".0 ", " ")), size: 64, space: 34 },
+      { ...axis, values: (_plot, at, _axis, _space, step) => at.map((second) => time(second, second).slice(0, step < 60 ? 8 : 5)), space: 70, size: 28 },
+      { ...axis, values: (_plot, sizes) => sizes.map((size) => bytes(size).replace(".0 ", " ")), size: 64, space: 26 },
     ],
     series: [{}, { stroke: color("--accent"), width: 2, fill: color("--accent-soft"), points: { show: false } }],
     plugins: [readout()],

@@ -2,8 +2,8 @@
 import { useEffect } from "preact/hooks";
 import { api } from "../api";
 import { pageLedger } from "../bounded";
-import { bytes, count, percent } from "../format";
-import { fullness } from "../ledger";
+import { bytes, count } from "../format";
+import { byFullness, describeLedger } from "../ledger";
 import { Meter } from "../part/meter";
 import { Card, Empty, PageHead, Trouble } from "../part/panel";
 import { useResource } from "../resource";
@@ -18,7 +18,7 @@ export function LedgerView() {
   const items = ledger.data.value?.items;
   return (
     <div class="view">
-      <PageHead title="Ledger" note={items ? sentence(items) : ""} />
+      <PageHead title="Ledger" note={items ? describeLedger(items) : ""} />
       {ledger.error.value && <Trouble error={ledger.error.value} onRetry={() => void ledger.reload()} />}
       <Card title="In the server">{items && <LedgerTable items={items} />}</Card>
       <Card title="In this page" note="kept to these bounds however long the page stays open">
@@ -26,18 +26,6 @@ export function LedgerView() {
       </Card>
     </div>
   );
-}
-
-function sentence(items: readonly LedgerItem[]): string {
-  const [fullest] = sorted(items);
-  if (!fullest) return "The server reports no collections.";
-  const full = items.filter((item) => fullness(item) >= 1).length;
-  const share = `the fullest is ${fullest.name} at ${percent(fullness(fullest), 1)}`;
-  return full === 0 ? `Everything is within its bound; ${share}.` : `${full} of ${items.length} are full and let their oldest go; ${share}.`;
-}
-
-function sorted(items: readonly LedgerItem[]): LedgerItem[] {
-  return [...items].sort((a, b) => fullness(b) - fullness(a) || (a.name < b.name ? -1 : 1));
 }
 
 function LedgerTable({ items }: { items: readonly LedgerItem[] }) {
@@ -55,7 +43,7 @@ function LedgerTable({ items }: { items: readonly LedgerItem[] }) {
           </tr>
         </thead>
         <tbody>
-          {sorted(items).map((item, at) => (
+          {byFullness(items).map((item, at) => (
             <tr key={`${item.name} ${at}`}>
               <th scope="row">{item.name}</th>
               <td>{item.kind}</td>

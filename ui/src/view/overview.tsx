@@ -3,7 +3,7 @@ import { useMemo } from "preact/hooks";
 import { api } from "../api";
 import { now } from "../clock";
 import { age, bytes, count, duration, percent, plural, short } from "../format";
-import { fullness } from "../ledger";
+import { byFullness, fullness, isFixed } from "../ledger";
 import { Badge } from "../part/badge";
 import { MemoryChart } from "../part/chart";
 import { Meter } from "../part/meter";
@@ -222,11 +222,13 @@ function WaitingCard() {
 function LedgerCard() {
   const ledger = useResource((abort) => api.ledger(abort), [], { everyMs: EVERY_MS });
   const items = ledger.data.value?.items;
-  const fullest = [...(items ?? [])].sort((a, b) => fullness(b) - fullness(a)).slice(0, REASONS);
+  const fullest = byFullness(items ?? [])
+    .filter((item) => !isFixed(item))
+    .slice(0, REASONS);
   return (
     <Card
       title="Bounded collections"
-      note={items ? `${plural(items.length, "collection")}, each with a bound` : undefined}
+      note={items ? `the fullest of ${items.length}` : undefined}
       action={<a href={href(["ledger"])}>All</a>}
     >
       {ledger.error.value && <Trouble error={ledger.error.value} />}

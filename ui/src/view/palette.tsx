@@ -6,6 +6,16 @@ import { Card, Empty, Trouble } from "../part/panel";
 import { useResource } from "../resource";
 import type { BlockKind, Json } from "../type";
 
+const FAMILIES: Record<string, string> = {
+  flow: "Flow",
+  site: "Sites",
+  robot: "Robots",
+  task: "Tasks",
+  data: "Data",
+  http: "HTTP",
+  sql: "SQL",
+};
+
 const RECOVERY: Record<string, string> = {
   rerun: "after a crash it simply runs again",
   reattach: "after a crash it looks its order up and goes on",
@@ -17,7 +27,8 @@ export function Palette() {
   const [search, setSearch] = useState("");
   const wanted = search.trim().toLowerCase();
   const found = (kinds.data.value ?? []).filter((kind) => `${kind.type} ${kind.family} ${kind.description}`.toLowerCase().includes(wanted));
-  const families = [...new Set(found.map((kind) => kind.family))];
+  const order = Object.keys(FAMILIES);
+  const families = [...new Set(found.map((kind) => kind.family))].sort((a, b) => rank(order, a) - rank(order, b));
   return (
     <>
       <div class="filter">
@@ -27,7 +38,7 @@ export function Palette() {
       {kinds.error.value && <Trouble error={kinds.error.value} onRetry={() => void kinds.reload()} />}
       {kinds.data.value && found.length === 0 && <Empty icon="definitions">No block is called or described so.</Empty>}
       {families.map((family) => (
-        <Card key={family} title={family} class="family">
+        <Card key={family} title={FAMILIES[family] ?? family} class="family">
           {found
             .filter((kind) => kind.family === family)
             .map((kind) => (
@@ -37,6 +48,12 @@ export function Palette() {
       ))}
     </>
   );
+}
+
+/** Families that we do not know come last. */
+function rank(order: readonly string[], family: string): number {
+  const at = order.indexOf(family);
+  return at < 0 ? order.length : at;
 }
 
 function Kind({ kind }: { kind: BlockKind }) {

@@ -1,7 +1,7 @@
 /** Sites and robots at their places in the hall. */
 import { useEffect, useMemo, useState } from "preact/hooks";
 import { serverNow } from "../clock";
-import { type Box, boundsOf, describeSite, doingOf, groupsOf, isLocked, pitchOf, placeAt } from "../site";
+import { type Box, boundsOf, describeSite, doingOf, groupsOf, isLocked, pitchOf, placeAt, type Point } from "../site";
 import type { Robot, Site } from "../type";
 
 interface PlanProps {
@@ -11,48 +11,54 @@ interface PlanProps {
   onChoose: (id: string) => void;
 }
 
-interface Placed {
-  x: number;
-  y: number;
-}
+type PlacedSite = Site & Point;
 
 const FILL = 0.86;
+/** No site is drawn larger than this many times the closest distance of all. */
+const LARGEST = 1.8;
 const STEP_MS = 100;
 const MIN_TEXT_PX = 11;
 /** The width of the drawing that the text is sized for; the SVG itself scales with the page. */
 const REFERENCE_PX = 800;
 
 export function Plan({ sites, robots, chosen, onChoose }: PlanProps) {
-  const placed = sites.filter((site): site is Site & Placed => site.x !== null && site.y !== null);
-  const pitch = pitchOf(placed);
-  const box = useMemo(() => boundsOf([...placed, ...robots.flatMap((robot) => placeAt(robot, 0) ?? [])], pitch), [placed.length, robots.length]);
-  const size = pitch * FILL;
-  // Text that would be too small to read is left to the title and to the panel beside the map.
-  const roomy = (size / box.width) * REFERENCE_PX > 4 * MIN_TEXT_PX;
+  const placed = sites.filter((site): site is PlacedSite => site.x !== null && site.y !== null);
+  const pitch = pitchOf(placed, placed);
+  const box = useMemo(() => boundsOf([...placed, ...robots.flatMap((robot) => placeAt(robot, 0) ?? [])], pitch * LARGEST), [placed.length, robots.length]);
+  const groups = useMemo(() => groupsOf(placed).map((group) => planOf(group.name, group.sites as PlacedSite[], placed, pitch)), [sites]);
   return (
     <svg class="card plan" viewBox={`${box.left} ${-box.top - box.height} ${box.width} ${box.height}`} role="group" aria-label="Plan of the hall">
-      {placed.map((site) => (
-        <PlanSite key={site.id} site={site} size={size} text={roomy} chosen={site.id === chosen} onChoose={onChoose} />
+      {groups.map(({ name, members, size, bounds }) => (
+        <g key={name}>
+          <text class="plan-group" x={bounds.left} y={-bounds.top - bounds.height - pitch * 0.15} font-size={pitch * 0.5}>
+            {name}
+          </text>
+          {members.map((site) => (
+            // Text that would be too small to read is left to the title and to the panel beside the map.
+            <PlanSite key={site.id} site={site} size={size} text={(size / box.width) * REFERENCE_PX > 4 * MIN_TEXT_PX} chosen={site.id === chosen} onChoose={onChoose} />
+          ))}
+        </g>
       ))}
-      {groupsOf(placed).map((group) => (
-        <GroupName key={group.name} name={group.name} box={boundsOf(group.sites as (Site & Placed)[], size / 2)} size={size} />
-      ))}
-      <PlanRobots robots={robots} size={size} />
+      <PlanRobots robots={robots} size={pitch * LARGEST} />
     </svg>
   );
 }
 
-/** Above the top left corner of the group's sites. */
-function GroupName({ name, box, size }: { name: string; box: Box; size: number }) {
-  return (
-    <text class="plan-group" x={box.left} y={-box.top - box.height - size * 0.14} font-size={size * 0.36}>
-      {name}
-    </text>
-  );
+interface PlannedGroup {
+  name: string;
+  members: PlacedSite[];
+  size: number;
+  bounds: Box;
+}
+
+/** Sites of a group are drawn in one size: as large as their nearest neighbours allow. */
+function planOf(name: string, members: PlacedSite[], all: readonly PlacedSite[], pitch: number): PlannedGroup {
+  const size = FILL * Math.min(pitchOf(members, all), pitch * LARGEST);
+  return { name, members, size, bounds: boundsOf(members, size / 2) };
 }
 
 interface PlanSiteProps {
-  site: Site & Placed;
+  site: PlacedSite;
   size: number;
   text: boolean;
   chosen: boolean;
@@ -81,7 +87,7 @@ function PlanSite({ site, size, text, chosen, onChoose }: PlanSiteProps) {
       onKeyDown={key}
     >
       <title>{describeSite(site)}</title>
-      <rect x={-size / 2} y={-size / 2} width={size} height={size} rx={size * 0.1} stroke-width={size * 0.05} />
+      <rect x={-size / 2} y={-size / 2} width={size} height={size} rx={size * 0.1} stroke-width={size * (chosen ? 0.16 : 0.05)} />
       {!site.enabled && <path d={`M${-size / 2} ${-size / 2}L${size / 2} ${size / 2}`} stroke-width={size * 0.05} />}
       {text && (
         <text y={-size * 0.12} font-size={size * 0.2}>
@@ -119,7 +125,7 @@ function PlanRobots({ robots, size }: { robots: readonly Robot[]; size: number }
   );
 }
 
-function PlanRobot({ robot, place, size }: { robot: Robot; place: Placed; size: number }) {
+function PlanRobot({ robot, place, size }: { robot: Robot; place: Point; size: number }) {
   return (
     <g class="plan-robot" data-busy={robot.run !== null} transform={`translate(${place.x} ${-place.y})`}>
       <title>{`${robot.id}: ${[robot.state.toLowerCase(), doingOf(robot)].filter(Boolean).join(", ")}`}</title>

@@ -24,6 +24,8 @@ const EVERY_MS = 15_000;
 const LIVE: ReadonlySet<BlockState> = new Set(["RUNNING"]);
 /** A page has 500 steps: a run with more than this many pages is shown in part. */
 const MAX_PAGES = 10;
+const MAX_CHILDREN = 6;
+const CHILDREN_EVERY_MS = 3000;
 const TABS = [
   { id: "block", text: "Block" },
   { id: "data", text: "Data" },
@@ -98,7 +100,7 @@ interface Steps {
 function useSteps(run: RunDetail | null, blocks: AllBlocks | null): Steps {
   const ahead = useMemo(() => new BoundedMap<string, Step>(MAX_AHEAD), []);
   const [, setVersion] = useState(0);
-  const index = useMemo(() => join(run, blocks?.steps ?? [], ahead), [blocks, run]);
+  const index = useMemo(() => join(run, blocks, ahead), [blocks, run]);
   const patch = useMemo(
     () => (step: Step) => {
       ahead.set(step.path, step);
@@ -110,10 +112,13 @@ function useSteps(run: RunDetail | null, blocks: AllBlocks | null): Steps {
   return { index, patch };
 }
 
-function join(run: RunDetail | null, loaded: readonly Step[], ahead: BoundedMap<string, Step>): StepIndex {
-  const index = new StepIndex(loaded);
-  for (const step of loaded) ahead.delete(step.path);
-  if (!run) return index;
+function join(run: RunDetail | null, blocks: AllBlocks | null, ahead: BoundedMap<string, Step>): StepIndex {
+  const index = new StepIndex(blocks?.steps ?? []);
+  for (const step of blocks?.steps ?? []) ahead.delete(step.path);
+  if (!run || !blocks) return index;
+  const { started_at, ended_at, state } = run;
+  // The root has no record: it is as the run is.
+  if (started_at !== null) index.put({ path: String(blocks.tree.id), name: blocks.tree.name, state, started_at, ended_at });
   const ended = ENDED.has(run.state);
   for (const step of ahead.values()) if (!ended || ENDED.has(step.state)) index.put(step);
   for (const wait of run.wait ?? []) index.wait(wait);
@@ -201,6 +206,26 @@ function RunFacts({ run }: { run: RunDetail }) {
   );
 }
 
+/** The runs that this one started as sub-tasks. */
+function Children({ run }: { run: string }) {
+  const children = useResource((abort) => api.runs({ states: [], definition: "", order: "", parent: run }, MAX_CHILDREN, null, abort), [run], {
+    everyMs: CHILDREN_EVERY_MS,
+  });
+  const page = children.data.value;
+  if (!page || page.items.length === 0) return null;
+  return (
+    <nav class="children" aria-label="Sub-tasks">
+      <span class="quiet">Sub-tasks</span>
+      {page.items.map((child) => (
+        <a key={child.id} href={toRun(child.id)}>
+          {child.label} <Badge state={child.state} />
+        </a>
+      ))}
+      {page.next && <span class="quiet">and more</span>}
+    </nav>
+  );
+}
+
 function Work({ run, blocks, steps }: { run: RunDetail; blocks: AllBlocks; steps: StepIndex }) {
   const selected = route.value.query.block ?? null;
   const [tab, setTab] = useState("block");
@@ -213,9 +238,12 @@ function Work({ run, blocks, steps }: { run: RunDetail; blocks: AllBlocks; steps
   const select = (path: string) => setQuery({ block: path });
   return (
     <div class="run-work">
-      <section class="card flush tree-card" aria-label="Blocks">
-        <Tree root={blocks.tree} steps={steps} view={view} onView={setView} selected={selected} onSelect={select} state={run.state} whole={blocks.whole} />
-      </section>
+      <div class="run-left">
+        <section class="card flush" aria-label="Blocks">
+          <Tree root={blocks.tree} steps={steps} view={view} onView={setView} selected={selected} onSelect={select} state={run.state} whole={blocks.whole} />
+        </section>
+        <Children run={run.id} />
+      </div>
       <section class="card side" aria-label="Details">
         <Tabs label="Details" tabs={TABS} shown={tab} onShow={setTab} />
         {tab === "block" && <BlockPanel path={selected} root={blocks.tree} steps={steps} />}

@@ -7,7 +7,8 @@ import { Empty, Facts, Trouble } from "../part/panel";
 import { Moment } from "../part/time";
 import { useResource } from "../resource";
 import { toRun } from "../route";
-import type { Json, Site, SiteChange, SitePatch } from "../type";
+import { describeChange, wordOf } from "../site";
+import type { Site, SiteChange, SitePatch } from "../type";
 
 const CHANGES = 30;
 
@@ -156,17 +157,4 @@ function Change({ item }: { item: SiteChange }) {
       <span class="log-text">{describeChange(item.change)}</span>
     </li>
   );
-}
-
-/** `{filled: true, content: "A"}` as "filled: true, content: A". */
-function describeChange(change: Json): string {
-  if (change === null || typeof change !== "object" || Array.isArray(change)) return String(change);
-  return Object.entries(change)
-    .map(([field, value]) => `${field}: ${wordOf(value)}`)
-    .join(", ");
-}
-
-function wordOf(value: Json): string {
-  if (value === null) return "none";
-  return typeof value === "object" ? JSON.stringify(value) : String(value);
 }

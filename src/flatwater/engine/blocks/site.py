@@ -17,7 +17,9 @@ from flatwater.engine.blocks.robot import names
 from flatwater.engine.catalogue import MAX_DELAY_MS, Millis
 from flatwater.engine.signal import WaitTimeout
 from flatwater.errors import InputError, RunError
+from flatwater.store import run as runs
 from flatwater.store import site as sites
+from flatwater.store.ident import is_id
 from flatwater.store.site import Change, Site, Want
 from flatwater.store.site_match import key_of
 from flatwater.store.tx import Tx
@@ -393,11 +395,18 @@ async def set_site_unlocked(
 
 @block("GetLockedSitesByTaskRecordIdBp", family="site", camel=True)
 async def get_locked_sites(
-    task_record_id: Annotated[str | None, Meta(description="a run; not given: this one")] = None, *, call: BlockCall
+    task_record_id: Annotated[str | None, Meta(description="a run's id or order number; not given: this run")] = None,
+    *,
+    call: BlockCall,
 ) -> LockedSites:
     """Gives the sites that a run has locked, in site order."""
-    held = await call.services.store.read(sites.held, task_record_id or call.run_id)
-    return LockedSites([site.id for site in held])
+    return LockedSites(await call.services.store.read(held, task_record_id or call.run_id))
+
+
+def held(tx: Tx, name: str) -> list[str]:
+    """The sites of the run with this id, or else this order number."""
+    run_id = name if is_id(name) else runs.find(tx, name) or name
+    return [site.id for site in sites.held(tx, run_id)]
 
 
 # ---- sites as definitions see them ------------------------------------------------------------------

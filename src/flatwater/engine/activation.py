@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from flatwater.engine.branch import Branches, within
 from flatwater.engine.call import Call
 from flatwater.engine.context import Context
 from flatwater.engine.flow import WALKS, Walk
@@ -25,10 +26,9 @@ from flatwater.engine.signal import (
     OperatorNeeded,
     Parked,
     RunReturned,
-    Signal,
 )
 from flatwater.engine.wait import Waits
-from flatwater.errors import FlatwaterError, RunError
+from flatwater.errors import ClosedError, FencedError, FlatwaterError
 from flatwater.store.state import State
 
 if TYPE_CHECKING:
@@ -36,11 +36,8 @@ if TYPE_CHECKING:
     from flatwater.engine.service import Services
     from flatwater.store.run import Claimed
 
-ALWAYS = frozenset({"BreakBp", "ReturnBp"})
-"""Their effect is a jump: it must be taken again whenever the walk passes them."""
-
-Branch = tuple[tuple["Node", ...], str]
-"""Blocks to walk one after another, and the path that theirs begin with."""
+JUMPS = {"break": LoopBroken, "return": RunReturned}
+"""How a block may be left other than by its end; recorded, for a replay that skips the block must jump again."""
 
 
 class Activation:
@@ -64,11 +61,16 @@ class Activation:
         self.used_robot = memory is not None
         self._memory = memory
         self.task: asyncio.Task[Any] | None = None
-        self._permits: asyncio.Semaphore | None = None
-        self._parallels: dict[str, tuple[Node, list[asyncio.Task[Any] | None]]] = {}
+        self.branches = Branches(self)
+        self.halted = False
+        self._cleanups: set[str] = set()
+        self._notes: dict[str, dict[str, Any]] = {}
+        self._sources: dict[str, str] = {}
+        self._old: list[str] = []
         if memory is not None:
             self.context.variables.update(memory.variables)
             self.context.blocks.update(memory.outputs)
+            self._sources.update(memory.sources)
 
     # ---- the walk -------------------------------------------------------------------------------
 
@@ -87,13 +89,13 @@ class Activation:
         """Execute one block, or skip it when its record says that it is done."""
         step = self.past(path)
         if step is not None:
-            if step.state == State.SUCCEEDED and node.type not in ALWAYS:
-                self.context.drop(node.releases)
+            if step.state == State.SUCCEEDED:
+                self._skip(node, step)
                 return
-            if step.state == State.CANCELED:
+            if step.state == State.CANCELED and not self.canceled:
                 raise BranchStopped
-        if self.stopping:
-            raise Parked
+        if self.stopping is not None and not (self.canceled and node.type in WALKS and self.began(path)):
+            self.check_stopped(path)
         if node.disabled:
             self.journal.step(node, path, State.SKIPPED, time())
             return
@@ -105,16 +107,34 @@ class Activation:
         if node.releases:
             self.context.drop(node.releases)
 
+    def _skip(self, node: Node, step: Past) -> None:
+        """Pass over a block that is done; one that was left by a jump is left by it again."""
+        jump = (step.progress or {}).get("jump")
+        if jump is not None:
+            raise JUMPS[jump]
+        self.context.drop(node.releases)
+
+    def check_stopped(self, path: str) -> None:
+        """Go no further when the run is to leave memory, but for the clean-up of one that is canceled."""
+        if self.stopping is None or any(within(path, around) for around in self._cleanups):
+            return
+        if self.canceled:
+            raise asyncio.CancelledError  # as if it came now: what is around cleans up
+        self.halted = True
+        raise Parked
+
     async def _walk_flow(self, node: Node, path: str, walk: Walk) -> None:
         started = time()
         try:
             if node.timeout_s is None:
                 outputs = await walk(self, node, path)
             else:
-                async with self.waits.deadline(node, path):
+                async with self.waits.deadline(path, self.begun_at(node, path), node.timeout_s):
                     outputs = await walk(self, node, path)
-        except (LoopBroken, RunReturned):
-            self.journal.step(node, path, State.SUCCEEDED, started)
+        except (LoopBroken, RunReturned) as jump:
+            self._left_by(jump, node, path, started)
+            raise
+        except (FencedError, ClosedError):
             raise
         except BlockFailed as failure:
             if path != "-1":
@@ -124,10 +144,15 @@ class Activation:
             wrapped = self._failure(node, path, error)
             self.journal.step(node, path, State.FAILED, started, error=wrapped.message)
             raise wrapped from None
-        if outputs and node.name in self.flow.live_names:
-            self.context.blocks[node.name] = outputs
+        if outputs:
+            self._keep(node, path, outputs)
         if path != "-1":
             self.journal.step(node, path, State.SUCCEEDED, started, outputs=outputs)
+
+    def _left_by(self, jump: LoopBroken | RunReturned, node: Node, path: str, started: float, **more: Any) -> None:
+        if path != "-1":
+            kind = "break" if isinstance(jump, LoopBroken) else "return"
+            self.journal.step(node, path, State.SUCCEEDED, started, progress={"jump": kind}, **more)
 
     async def _call_leaf(self, node: Node, path: str) -> None:
         """Execute a block that does something, as often as its retry policy allows."""
@@ -137,22 +162,36 @@ class Activation:
             try:
                 await self._attempt(node, path, attempt, started)
                 return
-            except (LoopBroken, RunReturned):  # a block with children: a jump out of them
-                self.journal.step(node, path, State.SUCCEEDED, started, attempt=attempt, waits=self.waits.ended(path))
+            except (LoopBroken, RunReturned) as jump:  # a block with children: a jump out of them
+                self._left_by(jump, node, path, started, attempt=attempt, waits=self.waits.ended(path))
                 raise
             except asyncio.CancelledError:
-                if self.canceled or not self.stopping:
+                if not self._ends_here():
+                    raise
+                if self._was_canceled():
                     self.journal.step(
                         node, path, State.CANCELED, started, attempt=attempt, waits=self.waits.ended(path)
                     )
-                raise
+                    raise
+                failed = BlockFailed(path, node.name, "it was canceled from within", "CancelledError")
+            except (FencedError, ClosedError):
+                raise  # not the block's fault: nothing of this run can be recorded any more
             except Exception as error:
                 failed = self._failure(node, path, error)
             self.journal.step(
-                node, path, State.FAILED, started,
-                attempt=attempt, error=failed.message, waits=self.waits.ended(path),
+                node, path, State.FAILED, started, attempt=attempt, error=failed.message,
+                progress={"kind": failed.kind}, waits=self.waits.ended(path),
             )  # fmt: skip
             attempt = await self._next_attempt(node, path, attempt, failed)
+
+    def _ends_here(self) -> bool:
+        """Whether a block that is being canceled is over for the run too, which may only be leaving memory."""
+        return self.canceled or self.stopping is None
+
+    def _was_canceled(self) -> bool:
+        """Whether a cancellation comes from us; a block may also await something that was canceled elsewhere."""
+        task = asyncio.current_task()
+        return self.canceled or (task is not None and task.cancelling() > 0)
 
     async def _past_attempts(self, node: Node, path: str) -> int:
         """The number of the attempt to make, after what earlier activations did."""
@@ -160,7 +199,8 @@ class Activation:
         if step is None:
             return 1
         if step.state == State.FAILED:
-            failure = BlockFailed(path, node.name, step.error or "", "RunError")
+            kind = (step.progress or {}).get("kind", "RunError")
+            failure = BlockFailed(path, node.name, step.error or "", kind)
             return await self._next_attempt(node, path, step.attempt, failure)
         return step.attempt
 
@@ -168,6 +208,10 @@ class Activation:
         retry = node.retry
         if retry is None or attempt >= retry.max_attempts:
             raise failure from None
+        if node.branches:  # its children begin afresh
+            self.journal.forget(path)
+            if self._memory is not None:
+                self._memory.forget(path)
         reason = f"attempt {attempt + 1} of {retry.max_attempts} after: {failure.message}"
         await self.sleep(f"{path}#retry{attempt}", retry.pause_s(attempt), reason)
         return attempt + 1
@@ -177,24 +221,34 @@ class Activation:
         params = node.params.evaluate(self.context.scope)
         self.executing[path] = (node, started)
         try:
-            await call.declare()
+            await call.enter()
+            self.check_stopped(path)
+            begun_at = await call.declare()
             if node.timeout_s is None:
                 outputs = await call.perform(params)
             else:
-                async with self.waits.deadline(node, path):
+                async with self.waits.deadline(path, begun_at, node.timeout_s):
                     outputs = await call.perform(params)
         finally:
+            call.leave()
             del self.executing[path]
+        self.journal.end_call(call, started, outputs, self.waits.ended(path))
+        if call.variables_set:
+            self.context.variables.update(call.variables_set)
+        self._keep(node, path, outputs)
+
+    def _keep(self, node: Node, path: str, outputs: dict[str, Any]) -> None:
+        """Let expressions read the outputs of a block that has ended, if any does."""
         if node.name in self.flow.live_names:
             self.context.blocks[node.name] = outputs
-        self.journal.end_call(call, started, outputs, self.waits.ended(path))
+            self._sources[node.name] = path
 
     def past(self, path: str) -> Past | None:
         """What earlier activations recorded of a block."""
         return self._memory.steps.get(path) if self._memory is not None else None
 
     def begun_at(self, node: Node, path: str) -> float:
-        """When the block was begun, by whichever activation; recorded if it is now."""
+        """When the flow block was begun, by whichever activation; recorded if it is now."""
         step = self.past(path)
         if step is not None and step.started_at is not None:
             return step.started_at
@@ -228,13 +282,17 @@ class Activation:
         return params
 
     def progress(self, path: str) -> dict[str, Any] | None:
-        """What an earlier activation noted of this block."""
+        """What an earlier activation noted of this block, while it was being walked."""
         step = self.past(path)
-        return step.progress if step is not None else None
+        return step.progress if step is not None and step.state == State.RUNNING else None
 
     def note(self, node: Node, path: str, progress: dict[str, Any]) -> None:
-        """Record what a later activation must know of a block that is being walked."""
-        self.journal.step(node, path, State.RUNNING, time(), progress=progress)
+        """Record what a later activation must know of a block that is being walked, beside what it knows already."""
+        step = self.past(path)
+        known = self._notes.get(path) or (step.progress if step is not None else None) or {}
+        self._notes[path] = {**known, **progress}
+        begun = step.started_at if step is not None else None
+        self.journal.step(node, path, State.RUNNING, begun or time(), progress=self._notes[path])
 
     def seen(self, nodes: Sequence[Node], base: str) -> bool:
         """Whether a record exists of any of these blocks or of anything below them."""
@@ -249,10 +307,17 @@ class Activation:
         return self._memory.iterations.get(path, 0) if self._memory is not None else 0
 
     def forget_iteration(self, path: str, index: int) -> None:
-        """Let the store drop the records of an iteration long past."""
+        """Let the store drop the records of an iteration long past, once no output comes from there any more."""
         old = index - self.services.options.max_kept_iterations
-        if old >= 0:
-            self.journal.forget(f"{path}[{old}]")
+        if old < 0:
+            return
+        sources = self._sources.values()
+        waiting, self._old = [*self._old, f"{path}[{old}]"], []
+        for prefix in waiting:
+            if any(within(source, prefix) for source in sources):
+                self._old.append(prefix)
+            else:
+                self.journal.forget(prefix)
 
     def publish_outputs(self, node: Node, outputs: dict[str, Any]) -> None:
         """Let the children of a flow block read its outputs so far."""
@@ -263,97 +328,14 @@ class Activation:
         """Wait; in memory when it is short, else the run may leave memory meanwhile."""
         await self.waits.sleep(path, seconds, reason)
 
-    # ---- branches -------------------------------------------------------------------------------
-
-    async def parallel(self, branches: list[Branch], node: Node, path: str) -> None:
-        """Walk branches side by side; the first failure stops the others.
-
-        Only branches that execute count against ``max_parallel`` (`permit`), so branches that wait
-        for each other always get on.
-        """
-        if self._permits is None:
-            limit = self.flow.max_parallel or self.services.options.max_parallel
-            self._permits = asyncio.Semaphore(limit)
-        only = (self.progress(path) or {}).get("only")
-        start = self.services.branches.start
-        tasks: list[asyncio.Task[Any] | None] = [
-            start(self._branch(nodes, base), name=f"{self.id}{base}", context=self.id)
-            if only is None or only == index
-            else None
-            for index, (nodes, base) in enumerate(branches)
-        ]
-        self._parallels[path] = (node, tasks)
-        live = [task for task in tasks if task is not None]
-        self.waits.fork(len(live))
-        try:
-            await self._join(live)
-        finally:
-            del self._parallels[path]
-            self.waits.join()
-
-    async def _branch(self, nodes: Sequence[Node], base: str) -> BaseException | None:
-        """Walk one branch and hand its end over as a value: it is not the task's failure."""
-        try:
-            await self.serial(nodes, base)
-            return None
-        except (Signal, BlockFailed, FlatwaterError) as end:
-            return end.with_traceback(None)
-        except asyncio.CancelledError:
-            return BranchStopped()
-        finally:
-            self.waits.branch_ended()
-
-    async def _join(self, tasks: list[asyncio.Task[Any]]) -> None:
-        """Wait for all; what one raises ends the others, except a branch that parked."""
-        pending = set(tasks)
-        end: BaseException | None = None
-        try:
-            while pending:
-                done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-                for task in done:
-                    end = graver(end, task.result())
-                if end is not None and not isinstance(end, Parked):
-                    break
-        finally:
-            for task in pending:
-                task.cancel()
-            if pending:
-                await asyncio.wait(pending)
-        if end is not None:
-            raise end
-
-    async def stop_siblings(self, path: str) -> int:
-        """End the other branches of the parallel block around ``path``; returns how many."""
-        around = max((p for p in self._parallels if within(path, p)), key=len, default=None)
-        if around is None:
-            raise RunError("StopOtherBranch stands in no parallel block", where=path)
-        mine = asyncio.current_task()
-        node, tasks = self._parallels[around]
-        index = next((i for i, task in enumerate(tasks) if task is mine), None)
-        if index is not None:
-            self.note(node, around, {"only": index})
-        others = [t for t in tasks if t is not None and t is not mine and not t.done()]
-        for task in others:
-            task.cancel()
-        if others:
-            await asyncio.wait(others)
-        return len(others)
-
-    async def permit(self) -> None:
-        """Wait for the right to execute beside the other branches."""
-        if self._permits is not None:
-            await self._permits.acquire()
-
-    def give_back(self) -> None:
-        if self._permits is not None:
-            self._permits.release()
-
     # ---- being stopped --------------------------------------------------------------------------
 
     def stop(self, reason: str, *, at_once: bool) -> None:
         """Leave memory: blocks that wait stop now, those that execute at once or at their end."""
         if self.finishing:
             return  # its end is decided and on the way to the disk
+        if self.canceled and reason == "cancel":
+            return  # a second one must not disturb the clean-up
         if self.stopping is None or reason == "cancel":
             self.stopping = reason
         self.canceled = self.canceled or reason == "cancel"
@@ -369,14 +351,17 @@ class Activation:
 
     async def clean_up(self, nodes: Sequence[Node], base: str) -> None:
         """Walk a ``catch`` branch of a canceled run, for as long as ``cleanup_s`` allows."""
-        stopping, self.stopping = self.stopping, None
+        task = asyncio.current_task()
+        while task is not None and task.uncancel():  # else time-outs in it would look like that cancel
+            pass
+        self._cleanups.add(base)
         try:
             async with asyncio.timeout(self.services.options.cleanup_s):
                 await self.serial(nodes, base)
         except (BlockFailed, TimeoutError) as error:
             self.journal.log(base, "error", f"the clean-up after the cancel failed: {error}")
         finally:
-            self.stopping = stopping
+            self._cleanups.discard(base)
 
 
 def task_scope(row: Claimed) -> dict[str, Any]:
@@ -388,19 +373,6 @@ def task_scope(row: Claimed) -> dict[str, Any]:
         "status": "RUNNING",
         "priority": row.priority,
     }
-
-
-def within(path: str, around: str) -> bool:
-    return path.startswith(around) and path[len(around) : len(around) + 1] in ("/", "[")
-
-
-def graver(one: BaseException | None, two: BaseException | None) -> BaseException | None:
-    """Of two ends the one that decides; a stopped branch decides nothing."""
-    if isinstance(two, BranchStopped):
-        return one
-    if one is None or (isinstance(one, Parked) and two is not None):
-        return two
-    return one
 
 
 __all__ = ["Activation", "OperatorNeeded"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import ChainMap
 from collections.abc import Callable, Mapping
 from time import time
 from typing import TYPE_CHECKING, Any
@@ -106,7 +107,9 @@ class Call:
 
     @property
     def variables(self) -> Mapping[str, Any]:
-        return self._run.context.variables
+        """The task variables, with those that this block has set."""
+        variables = self._run.context.variables
+        return ChainMap(self.variables_set, variables) if self.variables_set else variables
 
     @property
     def services(self) -> Services:
@@ -115,9 +118,8 @@ class Call:
     # ---- what lasts with the end of the block ------------------------------------------------------
 
     def set_variable(self, name: str, value: Any) -> None:
-        """Set a task variable; durable in the transaction that records the end of this block."""
+        """Set a task variable: for others at the end of this block, durable in the transaction that records it."""
         self.variables_set[name] = value
-        self._run.context.variables[name] = value
 
     def set_run(self, **changes: Any) -> None:
         """Set ``state_message``, ``response`` or ``out_order_no`` of the run, likewise."""
@@ -207,10 +209,10 @@ class Call:
         """Await with the right to execute handed to another branch."""
         held, self._holding = self._holding, False
         if held:
-            self._run.give_back()
+            self._run.branches.give_back()
         result = await waiting
         if held:
-            await self._run.permit()
+            await self._run.branches.permit()
             self._holding = True
         return result
 
@@ -232,44 +234,59 @@ class Call:
 
     # ---- by the activation ----------------------------------------------------------------------
 
-    async def declare(self) -> None:
-        """Write down that the outside is about to be called, before it is.
+    async def enter(self) -> None:
+        """Take the right to execute beside the other branches; waiting gives it away for the time."""
+        await self._run.branches.permit()
+        self._holding = True
 
-        Blocks that may simply be executed again need no such record. Raises ``OperatorNeeded``
-        when an earlier activation declared the same call and nobody can tell what came of it.
+    def leave(self) -> None:
+        """Give that right back, if it is held."""
+        if self._holding:
+            self._holding = False
+            self._run.branches.give_back()
+
+    async def declare(self) -> float:
+        """Write down what a later activation must know before the function is called; returns when that was begun.
+
+        For a time-out that is the time; for a call of the outside its order id, and then it is on the disk. Other
+        blocks may simply be executed again. Raises ``OperatorNeeded`` when an earlier activation declared the same call
+        and nobody can tell what came of it.
         """
-        if self.node.recovery == "rerun":
-            return
+        node, outside = self.node, self.node.recovery != "rerun"
+        now = time()
+        if not outside and node.timeout_s is None:
+            return now
         step = self._run.past(self.path)
-        if step is not None and step.state == State.RUNNING and step.order_id == self.order_id:
-            self.replayed = True
-            if self.node.recovery == "operator" and self._run.waits.stored(self.path) is None:
-                raise OperatorNeeded(
-                    self.path,
-                    f"block {self.name} was calling the outside when the process died; order {self.order_id}",
-                )
-            return
-        await self._run.journal.intend(self)
+        if step is not None and step.state == State.RUNNING and step.attempt == self.attempt:
+            if outside and step.order_id == self.order_id:
+                self._recognise()
+            return step.started_at or now
+        commit = self._run.journal.step(
+            node, self.path, State.RUNNING, now, attempt=self.attempt, order_id=self.order_id if outside else None
+        )
+        if outside:
+            await commit
+        return now
+
+    def _recognise(self) -> None:
+        self.replayed = True
+        if self.node.recovery == "operator" and self._run.waits.stored(self.path) is None:
+            raise OperatorNeeded(
+                self.path, f"block {self.name} was calling the outside when the process died; order {self.order_id}"
+            )
 
     async def perform(self, params: dict[str, Any]) -> dict[str, Any]:
         """Call the function; returns its outputs as plain JSON values."""
         kind = self.node.kind
         function = kind.func
         assert function is not None, "flow kinds are walked, not called"
-        await self._run.permit()
-        self._holding = True
-        try:
-            arguments = kind.arguments(params)
-            if kind.wants_call:
-                arguments["call"] = self
-            if kind.is_async:
-                result = await function(**arguments)
-            else:
-                result = await self.services.in_thread(function, arguments)
-        finally:
-            if self._holding:
-                self._holding = False
-                self._run.give_back()
+        arguments = kind.arguments(params)
+        if kind.wants_call:
+            arguments["call"] = self
+        if kind.is_async:
+            result = await function(**arguments)
+        else:
+            result = await self.services.in_thread(function, arguments)
         return kind.pack(result)
 
     def check(self, encoded: bytes | str, what: str) -> None:

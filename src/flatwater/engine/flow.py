@@ -152,7 +152,7 @@ async def while_(run: Activation, node: Node, path: str) -> Outputs:
 
 @walks("ParallelFlowBp")
 async def parallel(run: Activation, node: Node, path: str) -> Outputs:
-    await run.parallel([((child,), path) for child in branch(node, "default")], node, path)
+    await run.branches.walk([((child,), path) for child in branch(node, "default")], node, path)
     return None
 
 
@@ -160,7 +160,7 @@ async def parallel(run: Activation, node: Node, path: str) -> Outputs:
 async def parallel_repeat(run: Activation, node: Node, path: str) -> Outputs:
     count = (await run.settled(node, path))["num"]
     body = branch(node, "default")
-    await run.parallel([(body, f"{path}[{i}]") for i in range(count)], node, path)
+    await run.branches.walk([(body, f"{path}[{i}]") for i in range(count)], node, path)
     return {"num": count}
 
 
@@ -170,6 +170,8 @@ async def try_catch(run: Activation, node: Node, path: str) -> Outputs:
     params = run.evaluate(node, path)
     caught = run.progress(path)
     if caught is None:
+        if not params["ignoreAbort"]:
+            run.begun_at(node, path)  # on record: a cancel that is carried out after a crash must clean up here
         try:
             await run.serial(branch(node, "try"), path)
             return {"caught": False}
@@ -204,7 +206,7 @@ async def throw(run: Activation, node: Node, path: str) -> Outputs:
 
 @walks("StopOtherBranch")
 async def stop_others(run: Activation, node: Node, path: str) -> Outputs:
-    return {"stopped": await run.stop_siblings(path)}
+    return {"stopped": await run.branches.stop_siblings(path)}
 
 
 @walks("DelayBp")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from flatwater.engine.flow import WALKS
 from flatwater.engine.wait import Wait
 from flatwater.store import log as logs
 from flatwater.store import run as runs
@@ -51,7 +52,7 @@ class Past(msgspec.Struct, frozen=True):
 class Memory:
     """Records of earlier activations of a run, reduced to what the walk asks of them."""
 
-    __slots__ = ("iterations", "outputs", "steps", "touched", "variables", "waits")
+    __slots__ = ("iterations", "outputs", "sources", "steps", "touched", "variables", "waits")
 
     def __init__(
         self,
@@ -62,6 +63,7 @@ class Memory:
     ) -> None:
         self.steps: dict[str, Past] = {}
         self.outputs: dict[str, Any] = {}
+        self.sources: dict[str, str] = {}
         self.touched: set[str] = set()
         self.iterations: dict[str, int] = {}
         self.variables = {name: _decode(variable.value) for name, variable in values.items()}
@@ -74,9 +76,18 @@ class Memory:
     def _learn(self, row: Step, live_names: frozenset[str]) -> None:
         progress = _decode(row.progress) if row.progress else None
         self.steps[row.path] = Past(row.state, row.attempt, row.started_at, row.order_id, row.error, progress)
-        if row.outputs and row.state == State.SUCCEEDED and row.name in live_names:
-            self.outputs[row.name] = _decode(row.outputs)
+        if row.state == State.SUCCEEDED and row.name in live_names and (row.outputs or row.type not in WALKS):
+            self.outputs[row.name] = _decode(row.outputs) if row.outputs else {}
+            self.sources[row.name] = row.path
         self._touch(row.path)
+
+    def forget(self, path: str) -> None:
+        """The block there is started again as a whole: nothing is known of what is inside it."""
+        inside = [known for known in self.touched if known.startswith((f"{path}/", f"{path}["))]
+        for known in inside:
+            self.touched.discard(known)
+            self.steps.pop(known, None)
+            self.iterations.pop(known, None)
 
     def _touch(self, path: str) -> None:
         """A record of ``path`` tells that everything around it has begun, in that iteration."""
@@ -167,10 +178,6 @@ class Journal:
         self._last = commit = self._writer.put(*ops)
         self._emit(self._run_id, path, node.name, state)
         return commit
-
-    async def intend(self, call: Call) -> None:
-        """Record that the outside is about to be called, and wait until that is on the disk."""
-        await self.step(call.node, call.path, State.RUNNING, time(), attempt=call.attempt, order_id=call.order_id)
 
     def end_call(self, call: Call, started: float, outputs: dict[str, Any], waits: list[Wait]) -> None:
         """Record that a block succeeded, with all that it changed, in one transaction."""

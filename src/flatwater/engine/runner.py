@@ -15,8 +15,8 @@ from flatwater.engine.context import ContextWatch
 from flatwater.engine.definition import Retry
 from flatwater.engine.ending import Ending, failed, stopped
 from flatwater.engine.journal import Memory, dump
-from flatwater.engine.signal import BlockFailed, OperatorNeeded, Parked
-from flatwater.errors import ClosedError, FencedError, FlatwaterError
+from flatwater.engine.signal import BlockFailed, BranchStopped, OperatorNeeded, Parked, Signal
+from flatwater.errors import ClosedError, FencedError, FlatwaterError, LimitError, StoreError
 from flatwater.store import run as runs
 from flatwater.store import site as sites
 from flatwater.store import step as steps
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from flatwater.store.tx import Tx
 
 log = logging.getLogger(__name__)
+LATER_S = 1.0
+"""After this time a run is tried again that could not be begun for want of something other than its definition."""
 
 Loaded = tuple["Claimed", "Memory | None"]
 
@@ -58,6 +60,12 @@ def try_again(tx: Tx, run_id: str, again: Op) -> None:
     tx.apply(again)
 
 
+def end_and_release(tx: Tx, run_id: str, ops: list[Op], now: float) -> list[Grant]:
+    """No lock outlives its run, not even for a moment."""
+    tx.apply(*ops)
+    return sites.release(tx, run_id, now)
+
+
 class Runner:
     """Advances runs; ``on_left`` hears of every activation that left memory, after the commit."""
 
@@ -76,16 +84,18 @@ class Runner:
         self._on_left = on_left
 
     async def begin(self, claimed: Iterable[tuple[Claimed, Any]]) -> None:
-        """Start an activation for each claimed run."""
+        """Start an activation for each claimed run; one that cannot start is recorded as such and holds up nobody."""
         for row, records in claimed:
-            flow = self._library.cached(row.hash)
-            if flow is None:
-                try:
-                    flow = await self._library.flow(row.hash)
-                except FlatwaterError as error:
-                    await self._refuse(row, error)
-                    continue
-            self.start(row, flow, records)
+            try:
+                flow = self._library.cached(row.hash) or await self._library.flow(row.hash)
+                self.start(row, flow, records)
+            except (StoreError, LimitError) as error:
+                log.warning("run %s cannot begin now: %s", row.id, error)
+                await self._give_back(row)
+            except Exception as error:
+                if not isinstance(error, FlatwaterError):
+                    log.exception("run %s cannot begin", row.id)
+                await self._refuse(row, records, error)
 
     def start(self, row: Claimed, flow: Flow, records: Any = None) -> None:
         memory = None
@@ -93,11 +103,21 @@ class Runner:
             rows, values, waiting = records
             memory = Memory(rows or (), values or {}, waiting or (), flow.live_names)
         activation = Activation(self._services, row, flow, memory)
-        self._scheduler.entered(activation)
         activation.task = self._services.tasks.start(self._advance(activation), name=row.id, context=row.label)
+        self._scheduler.entered(activation)
 
-    async def _refuse(self, row: Claimed, error: FlatwaterError) -> None:
+    async def _give_back(self, row: Claimed) -> None:
+        due_at = time() + LATER_S
+        await self._services.store.writer.put(runs.again(row.id, row.epoch, row.attempt, due_at, row.rank))
+        self._scheduler.due(due_at)
+
+    async def _refuse(self, row: Claimed, records: Any, error: Exception) -> None:
         """The definition cannot be compiled here (a block kind is not registered): a person must look."""
+        if row.request == "cancel":
+            waiting = records[2] or () if records is not None else ()
+            drops = [waiters.delete(row.id, waiter.path) for waiter in waiting]
+            await self._close(row, stopped("cancel"), drops, releases=row.locked)
+            return
         text = f"cannot run here: {error}"
         wait = dump([{"path": "-1", "kind": "operator", "key": row.id, "reason": text, "since": time()}])
         await self._services.store.writer.put(runs.park(row.id, row.epoch, State.NEEDS_OPERATOR, wait))
@@ -115,25 +135,28 @@ class Runner:
             return
         finally:
             activation.waits.close()
+            activation.branches.close()
             self._contexts.ended(reference)
             self._scheduler.left(activation)
         self._on_left(activation, ending)
 
     async def _walk(self, activation: Activation) -> Ending:
         row, flow = activation.row, activation.flow
-        if row.request is not None and not (row.request == "cancel" and cleans_up(flow)):
-            return stopped(row.request)
-        loop = asyncio.get_running_loop()
-        timer: asyncio.Handle | None = None
-        if row.deadline_at is not None:
-            timer = loop.call_later(max(0.0, row.deadline_at - time()), _expire, activation)
-        elif row.request is not None:
-            timer = loop.call_soon(_cancel, activation)
+        if row.request is not None:
+            if row.request != "cancel" or not cleans_up(flow):
+                return stopped(row.request)
+            activation.stop("cancel", at_once=False)  # what is found begun cleans up
+            return await self._outcome(activation)
+        if row.deadline_at is None:
+            return await self._outcome(activation)
+        left_s = row.deadline_at - time()
+        if left_s <= 0:
+            return stopped("timeout")
+        timer = asyncio.get_running_loop().call_later(left_s, _expire, activation)
         try:
             return await self._outcome(activation)
         finally:
-            if timer is not None:
-                timer.cancel()
+            timer.cancel()
 
     async def _outcome(self, activation: Activation) -> Ending:
         """Walk, and turn whatever ends the walk into an ending."""
@@ -147,11 +170,15 @@ class Runner:
         except BlockFailed as failure:
             retry = retry_policy(activation)
             return failed(failure, activation.row.attempt, retry, time())
+        except BranchStopped:  # the record of a cancel that the process did not live to finish
+            return stopped("cancel")
         except asyncio.CancelledError:
             if activation.stopping is None:
                 activation.stopping = "release"
             return stopped(activation.stopping)
-        except Exception as error:
+        except (FencedError, ClosedError):
+            raise
+        except (Exception, Signal) as error:
             log.exception("run %s: the engine itself failed", activation.id)
             return Ending(State.FAILED, error=f"internal error: {error!r}", error_kind=type(error).__name__)
 
@@ -164,8 +191,8 @@ class Runner:
     def _parked(self, activation: Activation) -> Ending:
         if activation.stopping is not None and activation.stopping != "release":
             return stopped(activation.stopping)
-        if activation.stopping == "release" and not activation.waits.touched:
-            return stopped("release")
+        if activation.halted or (activation.stopping == "release" and not activation.waits.touched):
+            return stopped("release")  # a branch could go on at once
         dues = [due for due in (activation.waits.due_at(), activation.row.deadline_at) if due is not None]
         return Ending(State.WAITING, due_at=min(dues, default=None))
 
@@ -185,7 +212,9 @@ class Runner:
             await self._services.store.writer.call(try_again, row.id, again)
             self._scheduler.due(ending.due_at)
         elif ending.state == State.QUEUED:
-            await put(runs.again(row.id, row.epoch, row.attempt, time(), row.rank))
+            now = time()
+            await put(runs.again(row.id, row.epoch, row.attempt, now, row.rank))
+            self._scheduler.due(now)
         else:
             await self._park(activation, ending)
 
@@ -196,31 +225,38 @@ class Runner:
             wait = [
                 {"path": ending.error_path, "kind": "operator", "key": row.id, "reason": ending.error, "since": time()}
             ]
-        op = runs.park(row.id, row.epoch, ending.state, dump(wait), ending.due_at)
-        await self._services.store.writer.put(op)
+        left_over = activation.waits.left_over() if activation.stopping is None else []
+        ops = activation.journal.drop(left_over)
+        ops += [waiters.taken(row.id, path) for path in activation.waits.taken()]
+        ops.append(runs.park(row.id, row.epoch, ending.state, dump(wait), ending.due_at))
+        await self._services.store.writer.put(*ops)
         if ending.due_at is not None:
             self._scheduler.due(ending.due_at)
         self._scheduler.ready()
 
     async def _end(self, activation: Activation, ending: Ending) -> None:
-        row, writer = activation.row, self._services.store.writer
+        releases = activation.holds_sites and self._releases(activation, ending)
+        drops = activation.journal.drop(activation.waits.rows())
+        await self._close(activation.row, ending, drops, releases=releases)
+        if activation.used_robot and self._services.robots is not None:
+            await self._services.robots.release_run(activation.id)
+
+    async def _close(self, row: Claimed, ending: Ending, drops: list[Op], *, releases: bool) -> None:
+        """Record the end of a run, with all that it leaves, in one transaction; then tell its parent."""
+        writer = self._services.store.writer
         outputs = dump(ending.outputs) if ending.outputs else None
         facts = (ending.state, time(), outputs, ending.error, ending.error_path, ending.error_kind)
-        ops = [runs.end(row.id, row.epoch, *facts)]
-        ops.extend(activation.journal.drop(activation.waits.rows()))
-        grant = None
+        ops = [runs.end(row.id, row.epoch, *facts), *drops]
+        grants = []
         if row.parent_id is not None and row.parent_path is not None:
             text = waiters.outcome(ending.state, outputs, ending.error, ending.error_kind)
-            grant = Grant(row.parent_id, row.parent_path, text, None)
+            grants.append(Grant(row.parent_id, row.parent_path, text, None))
             ops.extend(waiters.child_ended(row.id, row.parent_id, text))
-        commit = writer.put(*ops)
-        if activation.holds_sites and self._releases(activation, ending):
-            self._scheduler.granted(await writer.call(sites.release, row.id, time()))
-        await commit
-        if activation.used_robot and self._services.robots is not None:
-            await self._services.robots.release_run(row.id)
-        if grant is not None:
-            self._scheduler.granted([grant])
+        if releases:
+            grants += await writer.call(end_and_release, row.id, ops, time())
+        else:
+            await writer.put(*ops)
+        self._scheduler.granted(grants)
 
     def _releases(self, activation: Activation, ending: Ending) -> bool:
         policy = activation.flow.release
@@ -242,7 +278,3 @@ def cleans_up(flow: Flow) -> bool:
 
 def _expire(activation: Activation) -> None:
     activation.stop("timeout", at_once=True)
-
-
-def _cancel(activation: Activation) -> None:
-    activation.stop("cancel", at_once=True)

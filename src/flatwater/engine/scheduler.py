@@ -123,7 +123,7 @@ class Scheduler:
         for grant in grants:
             activation = self.active.get(grant.run_id)
             if activation is not None:
-                activation.waits.wake(grant.path, msgspec.json.decode(grant.granted))
+                activation.waits.wake(grant.path, msgspec.json.decode(grant.granted), grant.since)
             else:
                 self.ready()
 

@@ -8,8 +8,8 @@ A wait that was granted meanwhile makes the store queue the run again at once, s
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from time import time
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,6 @@ from flatwater.store.waiter import Waiter
 
 if TYPE_CHECKING:
     from flatwater.engine.activation import Activation
-    from flatwater.engine.definition import Node
 
 _PARK = object()
 _DUE = object()
@@ -41,6 +40,10 @@ class Wait(msgspec.Struct, eq=False):
     granted: Any = UNSET
     """What came; may be anything, null included."""
     stored: bool = False
+    seen: bool = False
+    """Whether the walk has come to it again; one that a whole walk did not is left over from a branch that ended."""
+    taken: bool = False
+    """Whether its block has gone on with what came."""
     future: asyncio.Future[Any] | None = None
 
     @property
@@ -60,9 +63,9 @@ class Waits:
         self._run = run
         self._stored = stored
         self._open: dict[str, Wait] = {}
-        self._early: dict[str, Any] = {}
         self._deadlines: dict[str, float] = {}
-        self._parked_deadlines: tuple[float, ...] = ()
+        self._parked: dict[str, Wait] = {}
+        self._parked_dues: list[float] = []
         self._branches = 1
         self._timer: asyncio.TimerHandle | None = None
         self.touched = bool(stored)
@@ -70,6 +73,7 @@ class Waits:
     def close(self) -> None:
         """Break the circle with the activation, so that its context dies now and not with the next collection."""
         self._disarm()
+        self._open.clear()
         del self._run
 
     def _disarm(self) -> None:
@@ -79,21 +83,29 @@ class Waits:
 
     # ---- branches: how many could still do something --------------------------------------------
 
-    def fork(self, count: int) -> None:
-        self._branches += count - 1
+    def enter(self) -> None:
+        """One more branch can do something."""
+        self._branches += 1
 
-    def branch_ended(self) -> None:
+    def leave(self) -> None:
+        """A branch has ended."""
         self._branches -= 1
         self._settle()
 
-    def join(self) -> None:
-        self._branches += 1
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Meanwhile this branch does nothing but wait for branches of its own."""
+        self.leave()
+        try:
+            yield
+        finally:
+            self.enter()
 
     # ---- waiting --------------------------------------------------------------------------------
 
     async def sleep(self, path: str, seconds: float, reason: str) -> None:
         """Return when ``seconds`` have passed since this wait was first begun."""
-        wait = self._stored.get(path)
+        wait = self.stored(path)
         if wait is None:
             if seconds <= 0:
                 await asyncio.sleep(0)
@@ -114,28 +126,31 @@ class Waits:
         ``insert`` is false when a transaction has written the row already. The row stays until the
         block ends, so that a replay finds what was granted.
         """
-        known = self._stored.get(wait.path)
+        known = self.stored(wait.path)
         if known is None:
             known = wait
             if insert:
                 self._store(wait)
             else:
                 self.expect(wait)
-        known.granted = self._early.pop(wait.path, known.granted)
-        if known.granted is UNSET and await self._until(known) is _DUE:
+        if known.granted is UNSET and await self._until(known) is _DUE and known.granted is UNSET:
             raise WaitTimeout(f"waited {time() - known.since:.1f} s for {known.reason}", where=wait.path)
+        known.taken = True
         return known.granted
 
     def expect(self, wait: Wait) -> Wait:
         """A transaction is about to write the row of ``wait``."""
-        wait.stored = True
+        wait.stored = wait.seen = True
         self._stored[wait.path] = wait
         self.touched = True
         return wait
 
     def stored(self, path: str) -> Wait | None:
         """The wait that an earlier activation, or this one, has in the store."""
-        return self._stored.get(path)
+        wait = self._stored.get(path)
+        if wait is not None:
+            wait.seen = True
+        return wait
 
     def rows(self) -> list[Wait]:
         """All waits of this run that have a row in the store."""
@@ -152,9 +167,7 @@ class Waits:
         return [self._stored.pop(p) for p in mine]
 
     def _store(self, wait: Wait) -> None:
-        wait.stored = True
-        self._stored[wait.path] = wait
-        self.touched = True
+        self.expect(wait)
         self._run.journal.wait(wait, self._run.row.rank)
 
     async def _until(self, wait: Wait) -> Any:
@@ -174,14 +187,20 @@ class Waits:
             wait.future = None
             self._unsettle()
         if end is _PARK:
+            self._park(wait)
             raise Parked
         return end
 
-    def wake(self, path: str, granted: Any) -> None:
-        """A wait was granted, perhaps before the block that inserted its row has heard of that."""
+    def _park(self, wait: Wait) -> None:
+        """The run cannot go on here before ``wait`` is granted, or before a time has come."""
+        self._parked[wait.path] = wait
+        around = [at for path, at in self._deadlines.items() if _covers(path, wait.path)]
+        self._parked_dues += around if wait.due_at is None else [wait.due_at, *around]
+
+    def wake(self, path: str, granted: Any, since: float | None = None) -> None:
+        """A wait was granted. ``since`` tells an old wait of that block from a new one, for news that may be late."""
         wait = self._stored.get(path)
-        if wait is None:
-            self._early[path] = granted
+        if wait is None or wait.taken or (since is not None and since != wait.since):
             return
         wait.granted = granted
         if wait.future is not None:
@@ -190,10 +209,12 @@ class Waits:
     # ---- deadlines ------------------------------------------------------------------------------
 
     @asynccontextmanager
-    async def deadline(self, node: Node, path: str) -> AsyncIterator[None]:
+    async def deadline(self, path: str, begun_at: float, timeout_s: float) -> AsyncIterator[None]:
         """Fail the block when it takes longer than its time-out, counted over all activations."""
-        assert node.timeout_s is not None
-        at = self._run.begun_at(node, path) + node.timeout_s
+        at = begun_at + timeout_s
+        late = f"took longer than its time-out of {timeout_s:g} s"
+        if at <= time():
+            raise RunError(late, where=path)
         self._deadlines[path] = at
         scope = asyncio.timeout(max(0.0, at - time()))
         try:
@@ -202,7 +223,7 @@ class Waits:
         except TimeoutError:
             if not scope.expired():
                 raise
-            raise RunError(f"took longer than its time-out of {node.timeout_s:g} s", where=path) from None
+            raise RunError(late, where=path) from None
         finally:
             del self._deadlines[path]
 
@@ -215,18 +236,22 @@ class Waits:
 
     def due_at(self) -> float | None:
         """When the run must be looked at again, if nothing wakes it before."""
-        dues = [wait.due_at for wait in self._parked_waits() if wait.due_at is not None]
-        return min([*dues, *self._parked_deadlines], default=None)
+        return min(self._parked_dues, default=None)
 
     def summary(self) -> list[dict[str, Any]]:
         """What the run waits for, for its record."""
         return [
             {"path": w.path, "kind": w.kind, "key": w.key, "reason": w.reason, "since": w.since, "due_at": w.due_at}
-            for w in self._parked_waits()
+            for w in self._parked.values()
         ]
 
-    def _parked_waits(self) -> list[Wait]:
-        return [wait for wait in self._stored.values() if wait.granted is UNSET]
+    def taken(self) -> list[str]:
+        """The paths of the rows that were granted and used: they must not wake the run that parks now."""
+        return [wait.path for wait in self._stored.values() if wait.taken]
+
+    def left_over(self) -> list[Wait]:
+        """Forget the waits that no branch has come to, and return them: nobody will ever take what they are granted."""
+        return [self._stored.pop(path) for path, wait in list(self._stored.items()) if not wait.seen]
 
     def _settle(self) -> None:
         if not self.idle:
@@ -247,14 +272,18 @@ class Waits:
     def park(self) -> None:
         """Send every open wait to the store and end the activation, if nothing else executes."""
         self._disarm()
-        if not self.idle and self._run.stopping is None:
-            return
-        self._parked_deadlines = tuple(self._deadlines.values())
-        for wait in self._open.values():
+        waiting = [wait for wait in self._open.values() if wait.future is not None and not wait.future.done()]
+        if self._run.stopping is None and not (waiting and len(waiting) >= self._branches):
+            return  # something goes on, if only in the next turn of the loop
+        for wait in waiting:
             if not wait.stored:
                 self._store(wait)
-            assert wait.future is not None
-            _finish(wait.future, _PARK)
+            if wait.future is not None:
+                _finish(wait.future, _PARK)
+
+
+def _covers(around: str, path: str) -> bool:
+    return path.startswith(around) and path[len(around) : len(around) + 1] in ("", "/", "[", "#")
 
 
 def _finish(future: asyncio.Future[Any], result: Any) -> None:

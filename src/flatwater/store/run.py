@@ -47,7 +47,8 @@ _CLEARED = {"queue": "NULL", "worker": "NULL", "request": "NULL", "wait": "NULL"
 # A run that parks as PAUSED has got the pause it was asked for, and no grant may end that: only a cancel goes before.
 _AWAKE = (
     "run.request = 'cancel' OR v.state = 'WAITING' AND (run.request IS NOT NULL OR EXISTS"
-    " (SELECT 1 FROM waiter WHERE waiter.run_id = run.id AND waiter.granted IS NOT NULL))"
+    " (SELECT 1 FROM waiter WHERE waiter.run_id = run.id AND waiter.granted IS NOT NULL"
+    " AND COALESCE(waiter.due_at, 0) >= 0))"
 )
 
 INSERT = Statement(

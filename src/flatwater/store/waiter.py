@@ -35,12 +35,14 @@ class Waiter(msgspec.Struct, frozen=True):
 
 
 class Grant(msgspec.Struct, frozen=True):
-    """A wait that is over. `worker` holds the run in its memory; None: the run was parked and is ready now."""
+    """A wait that is over. `worker` holds the run in its memory; None: the run was parked and is ready now. `since`,
+    where it is given, is that of the wait meant: the same block may wait anew by the time this is heard."""
 
     run_id: str
     path: str
     granted: str
     worker: str | None
+    since: float | None = None
 
 
 KINDS = ("site", "timer", "child", "event", "robot")
@@ -48,6 +50,7 @@ _w, _r = schema.waiter, schema.run
 _FIELDS = Waiter.__struct_fields__
 _COLUMNS = [_w.c[name] for name in _FIELDS]
 PUT = Statement("waiter.put", _w, "upsert", _FIELDS, key=("run_id", "path"), large=(8,))
+TAKEN = Statement("waiter.taken", _w, "update", ("run_id", "path"), key=("run_id", "path"), extra={"due_at": "-1"})
 DELETE = Statement("waiter.delete", _w, "delete", ("run_id", "path"), key=("run_id", "path"))
 GRANT_CHILD = Statement(
     "waiter.grant_child", _w, "update", ("run_id", "kind", "key", "granted"),
@@ -70,7 +73,7 @@ _WAITING = Query(
     .limit(bindparam("count"))
 )
 _GRANTED = Query(
-    select(_w.c.run_id, _w.c.path, _w.c.granted, _r.c.worker)
+    select(_w.c.run_id, _w.c.path, _w.c.granted, _r.c.worker, _w.c.since)
     .select_from(_w.join(_r, _r.c.id == _w.c.run_id))
     .where(_w.c.granted.is_not(None), _r.c.worker == bindparam("worker_id"))
 )
@@ -127,6 +130,14 @@ def put(
 def delete(run_id: str, path: str) -> Op:
     """Wait no longer. A grant that came meanwhile is lost: use `take`, or `site.withdraw` for sites."""
     return DELETE, (run_id, path)
+
+
+def taken(run_id: str, path: str) -> Op:
+    """The block has gone on with what it was granted, and the row stays for a replay: it must wake the run no more.
+
+    Such a row is one whose `due_at` is negative.
+    """
+    return TAKEN, (run_id, path)
 
 
 def child_ended(child_id: str, parent_id: str, granted: str) -> tuple[Op, Op]:

@@ -89,7 +89,8 @@ class Engine:
         self.options = options or EngineOptions()
         self.registry = registry or builtin()
         self.ledger = ledger or Ledger()
-        self.library = Library(store, self.registry, self.options.max_flows)
+        self.library = Library(store, self.registry, self.options.max_flows, self.options.max_flow_nodes)
+        self.ledger.register(self.library)
         self.events: Fanout[dict[str, Any]] = Fanout(
             "engine events",
             max_messages=self.options.max_events,

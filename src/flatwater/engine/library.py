@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from time import time
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from flatwater.bounded import Usage
 from flatwater.engine.block import Kind, Registry
-from flatwater.engine.definition import Flow, canonical, content_hash, parse, sub_task_cycle
+from flatwater.engine.definition import Flow, InputParam, canonical, content_hash, parse, sub_task_cycle
+from flatwater.engine.document import Document
 from flatwater.errors import DefinitionError, NotFoundError, Problem
 from flatwater.store import definition as definitions
 
@@ -24,20 +26,30 @@ CALL = "call:"
 MAX_ID = 200
 
 
-class Library:
-    """Compiles definitions and keeps the ``max_flows`` used last."""
+LARGE = 32 * 1024
+"""Bytes of a definition that is compiled in a thread, so that the loop goes on meanwhile."""
 
-    def __init__(self, store: Store, registry: Registry, max_flows: int) -> None:
+
+class Library:
+    """Compiles definitions and keeps those used last: ``max_flows``, with ``max_nodes`` blocks together."""
+
+    kind = "cache"
+    name = "definitions"
+
+    def __init__(self, store: Store, registry: Registry, max_flows: int, max_nodes: int) -> None:
         self._store = store
         self._registry = registry
         self._max_flows = max_flows
+        self._max_nodes = max_nodes
+        self._nodes = 0
+        self._evictions = 0
         self._flows: OrderedDict[str, Flow] = OrderedDict()
         self._reading = asyncio.Lock()
         self._current: OrderedDict[str, tuple[float, Definition]] = OrderedDict()
 
     # ---- saving ---------------------------------------------------------------------------------
 
-    async def save(self, data: Mapping[str, Any] | bytes | str, id: str | None = None) -> Definition:
+    async def save(self, data: Document, id: str | None = None) -> Definition:
         """Check and store a definition; a new content makes a new version.
 
         Raises ``DefinitionError`` with every problem, and then stores nothing.
@@ -57,9 +69,9 @@ class Library:
         self._keep(saved.hash, flow)
         return saved
 
-    async def check(self, data: Mapping[str, Any] | bytes | str) -> tuple[Flow, dict[str, frozenset[str]]]:
+    async def check(self, data: Document) -> tuple[Flow, dict[str, frozenset[str]]]:
         """Compile without storing; with it what each sub-task starts in its turn."""
-        flow = parse(data, self._registry)
+        flow = await self._parse(data)
         known: dict[str, frozenset[str]] = {}
         inputs = {}
         waiting = sorted(flow.sub_tasks)
@@ -79,7 +91,7 @@ class Library:
         if flow.sub_tasks:
             if own in flow.sub_tasks:
                 inputs[own] = flow.inputs
-            flow = parse(data, self._registry, known_definitions=inputs)
+            flow = await self._parse(data, inputs)
         return flow, known
 
     # ---- finding --------------------------------------------------------------------------------
@@ -121,7 +133,7 @@ class Library:
         if hash.startswith(CALL):
             flow = self.call_flow(self._registry.require(hash.removeprefix(CALL)))
         else:
-            flow = parse(await self._store.read(definitions.body, hash), self._registry)
+            flow = await self._parse(await self._store.read(definitions.body, hash))
         return self._keep(hash, flow)
 
     def call_flow(self, kind: Kind) -> Flow:
@@ -131,17 +143,30 @@ class Library:
         return known if known is not None else self._keep(hash, parse(call_definition(kind), self._registry))
 
     def _keep(self, hash: str, flow: Flow) -> Flow:
-        self._flows[hash] = flow
+        if hash not in self._flows:
+            self._flows[hash] = flow
+            self._nodes += len(flow.nodes)
         self._flows.move_to_end(hash)
-        while len(self._flows) > self._max_flows:
-            self._flows.popitem(last=False)
+        while len(self._flows) > 1 and (len(self._flows) > self._max_flows or self._nodes > self._max_nodes):
+            _, gone = self._flows.popitem(last=False)
+            self._nodes -= len(gone.nodes)
+            self._evictions += 1
         return flow
+
+    async def _parse(self, data: Document, known: Mapping[str, Sequence[InputParam]] | None = None) -> Flow:
+        if not isinstance(data, bytes | str) or len(data) < LARGE:
+            return parse(data, self._registry, known_definitions=known)
+        return await asyncio.to_thread(parse, data, self._registry, known_definitions=known)
+
+    def statistics(self) -> Usage:
+        """``size`` compiled definitions are kept, of ``bound``."""
+        return Usage(size=len(self._flows), bound=self._max_flows, evictions=self._evictions)
 
     def __len__(self) -> int:
         return len(self._flows)
 
 
-def definition_id(data: Mapping[str, Any] | bytes | str) -> str | None:
+def definition_id(data: Document) -> str | None:
     """The ``id`` (or ``defId``) that a definition names itself by."""
     if not isinstance(data, Mapping):
         try:

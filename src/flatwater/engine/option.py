@@ -38,6 +38,8 @@ class EngineOptions:
     """Newest lines kept of one run's log."""
     max_flows: int = 256
     """Compiled definitions kept ready."""
+    max_flow_nodes: int = 20_000
+    """Blocks of these together; a block costs about 2 KB."""
     max_kept_iterations: int = 100
     """Finished iterations of a loop whose block records stay in the store."""
     ageing_s: float = 60.0

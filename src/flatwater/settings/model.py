@@ -99,6 +99,7 @@ class EngineSettings(Struct, frozen=True, kw_only=True):
     max_rows: Annotated[Count, Meta(description="Rows that one query of a sql block gives.")] = 10_000
     max_log_lines: Annotated[Count, Meta(description="Newest lines kept of one run's log.")] = 1_000
     max_flows: Annotated[Count, Meta(description="Compiled definitions kept ready.")] = 256
+    max_flow_nodes: Annotated[Count, Meta(description="Blocks of these together; a block costs about 2 KB.")] = 20_000
     max_kept_iterations: Annotated[
         Count, Meta(description="Finished iterations of a loop whose block records are kept.")
     ] = 100

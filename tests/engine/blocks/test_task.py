@@ -213,21 +213,8 @@ async def test_a_stopped_branch_cancels_the_child_it_waits_for(bench: Bench) -> 
     assert (await bench.engine.result(child_id(run_id, "-1/1/2/3"), 10)).state == State.CANCELED
 
 
-async def test_a_retry_goes_on_with_the_child_that_failed(bench: Bench, trace: Trace) -> None:
-    await child(bench, b(1, "Note", {"value": "once"}), b(2, "Fail", {"times": 1}), b(3, "Note", {"value": "end"}))
-    run_id = await bench.submit({**b(1, "SubTask::child"), "retry": {"maxAttempts": 2, "delayMs": 10}})
-    result = await bench.engine.result(run_id, 10)
-    assert result.state == State.FAILED  # within the child every attempt is the first
-    sub = child_id(run_id, "-1/1")
-    assert result.error.count(sub) == 1
-    assert [call for call in trace.calls if call[0] == "-1/1"] == [("-1/1", "once")]
-    assert [call for call in trace.calls if call[0] == "-1/2"] == [("-1/2", 1), ("-1/2", 1)]
-
-
-async def test_a_run_retried_by_hand_retries_its_child(bench: Bench, trace: Trace) -> None:
-    gate = b(2, "IfBp", {"condition": "=taskInputs.x == 1"}, default=[b(3, "Note")])
-    flaky = b(4, "ScriptBp", {"functionName": "flaky"})
-    await child(bench, b(1, "Note", {"value": "once"}), gate, flaky, inputs=[("x", "Long")])
+@pytest.mark.parametrize("again", ["block", "run", "person"])
+async def test_a_retry_goes_on_with_the_child_where_it_failed(bench: Bench, trace: Trace, again: str) -> None:
     tries: list[int] = []
 
     def fails_once() -> None:
@@ -236,12 +223,28 @@ async def test_a_run_retried_by_hand_retries_its_child(bench: Bench, trace: Trac
             raise ValueError("not yet")
 
     bench.engine.services.functions = {"flaky": fails_once}
-    run_id = await bench.submit(b(1, "SubTask::child", {"x": 1}))
-    assert (await bench.engine.result(run_id, 10)).state == State.FAILED
-    await bench.engine.retry(run_id)
+    await child(bench, b(1, "Note", {"value": "once"}), b(2, "ScriptBp", {"functionName": "flaky"}))
+    block = b(1, "SubTask::child")
+    if again == "block":
+        block["retry"] = {"maxAttempts": 2, "delayMs": 10}
+    wish = {"retry": {"max_attempts": 2, "delay_s": 0.01}} if again == "run" else {}
+    run_id = await bench.submit(block, **wish)
+    if again == "person":
+        assert "not yet" in (await bench.engine.result(run_id, 10)).error
+        await bench.engine.retry(run_id)
     assert (await bench.engine.result(run_id, 10)).state == State.SUCCEEDED
     assert len(tries) == 2
-    assert [call for call in trace.calls if call[1] == "once"] == [("-1/1", "once")]
+    assert trace.calls == [("-1/1", "once")]
+    assert len((await bench.store.read(runs.page, runs.RunFilter(definition="child"))).items) == 1
+
+
+async def test_an_order_number_that_another_run_has_is_refused(bench: Bench) -> None:
+    await child(bench, b(1, "DelayBp", {"timeMillis": 0}))
+    other = await bench.engine.submit("child", {}, idempotency_key="PO-9")
+    await bench.engine.result(other, 10)
+    error = await bench.error(b(1, "SubTask::child", {"taskRecordId": "PO-9"}))
+    assert f"order number 'PO-9' belongs to run {other}" in error
+    assert (await bench.row(other)).state == State.SUCCEEDED
 
 
 async def test_sub_tasks_in_loops_are_runs_of_their_own(bench: Bench) -> None:

@@ -252,7 +252,10 @@ async def _child_end(
     if known is None:
         expected = child_id(call.run_id, call.path)
         known = call.expect("child", expected, reason=f"the sub-task {definition} ({expected})")
-        known.key = await _submit(call, definition, order_no, inputs)
+        started = await _submit(call, definition, order_no, inputs)
+        if started != expected:
+            hint = "only a run that this block has started tells it of its end; use another number, or ifAsync"
+            raise ConflictError(f"order number {order_no!r} belongs to run {started}", where=call.path, hint=hint)
         granted = await call.transact(waiters.add, known.row(call.run_id, call.rank))  # it may have ended already
         if granted is not None:
             known.granted = msgspec.json.decode(granted)

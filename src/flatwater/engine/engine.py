@@ -44,7 +44,7 @@ from flatwater.store.run import NewRun
 from flatwater.store.state import ENDED, State
 
 if TYPE_CHECKING:
-    from flatwater.engine.definition import Flow
+    from flatwater.engine.definition import Flow, Node
     from flatwater.engine.driver import RobotDriver
     from flatwater.store.definition import Definition
     from flatwater.store.store import Store
@@ -296,6 +296,11 @@ class Engine:
         self._emit_run(new.id, State.RUNNING, new.definition_id, new.label)
 
     # ---- steering -------------------------------------------------------------------------------
+
+    def executing(self, run_id: str) -> Mapping[str, tuple[Node, float]]:
+        """The blocks that this process is in the middle of, by path: what they are and when they began."""
+        activation = self.scheduler.active.get(run_id)
+        return activation.executing if activation is not None else {}
 
     async def cancel(self, run_id: str) -> None:
         """End a run as CANCELED, wherever it is. Raises ``ConflictError`` when it has ended."""

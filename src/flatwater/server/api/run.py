@@ -110,13 +110,16 @@ async def get_run(service: Service, run_id: Id) -> RunDetail:
 async def list_steps(service: Service, run_id: Id, query: StepQuery) -> Blocks:
     """The steps of a run, in order of their paths, and on the first page the tree of its definition.
 
+    The first page ends with the blocks that execute in this process and are not stored yet.
+
     Outputs of more than 4 KiB are shown as `{"truncated": characters}`.
     """
     row = await service.store.read(runs.get, run_id)
     tree = await _tree(service, row.hash) if query.cursor is None else None
     waits = {wait.path: wait for wait in await _waits(service, run_id)}
     found = await service.store.read(_steps, run_id, query.cursor or "", query.limit, waits)
-    return Blocks(tree, found, found[-1].path if len(found) == query.limit else None)
+    following = found[-1].path if len(found) == query.limit else None
+    return Blocks(tree, _with_executing(service, run_id, found, waits, query.cursor is None), following)
 
 
 @table.add("GET", "/api/runs/{run_id}/log", errors=(404,))
@@ -225,6 +228,28 @@ def _steps(tx: Tx, run_id: str, after: str, limit: int, waits: Mapping[str, Wait
             break
         after = part[-1].path
     return found
+
+
+def _with_executing(
+    service: Service, run_id: str, found: list[Step], waits: Mapping[str, Wait], first: bool
+) -> list[Step]:
+    """Show the blocks that execute here: one without outside effect, or tried again, is recorded at its end only."""
+    under_way = dict(service.engine.executing(run_id))
+    shown_steps: list[Step] = []
+    for step in found:
+        node, began_at = under_way.pop(step.path, (None, 0.0))
+        again = node is not None and step.state != State.RUNNING and step.wait is None
+        shown_steps.append(_begun(node, step.path, began_at, waits, step.attempt + 1) if node and again else step)
+    if first:
+        shown_steps += [_begun(node, path, began_at, waits) for path, (node, began_at) in under_way.items()]
+    return shown_steps
+
+
+def _begun(node: FlowNode, path: str, began_at: float, waits: Mapping[str, Wait], attempt: int = 1) -> Step:
+    row = steps.Step(
+        path, node.id, node.name, node.type, State.RUNNING, attempt, began_at, None, None, None, None, None
+    )
+    return _step(row, waits.get(path))
 
 
 def _step(step: steps.Step, wait: Wait | None) -> Step:

@@ -21,7 +21,7 @@ describe("the ledger", () => {
   it("answers in a sentence", () => {
     expect(describeLedger([])).toBe("The server reports no collections.");
     expect(describeLedger([item("a", 5, 10), item("b", 1, 10, { evictions: 3 })])).toBe(
-      "Each of 2 is within its bound; the fullest is a at 50 %. 3 entries were released to stay there.",
+      "Each of 2 is within its bound; the fullest is a at 50 %. 3 entries were let go to stay there.",
     );
     expect(describeLedger([item("a", 11, 10)])).toMatch(/^Beyond the bound: a/);
   });

@@ -456,6 +456,7 @@ async def test_too_many_streams(tmp_path: Path) -> None:
             answer = await client.get("/api/stream")
             assert (answer.status, answer.error["code"]) == (429, "limit")
             assert (await client.get("/api/stream?nope=1")).status == 422
+            assert (await client.ask("HEAD", "/api/stream")).status == 405
 
 
 async def test_unknown_addresses_and_methods(client: Client) -> None:

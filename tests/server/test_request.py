@@ -13,7 +13,7 @@ from starlette.applications import Starlette
 from starlette.routing import Route as Mount
 from tests.server.client import Client
 
-from flatwater.errors import ConflictError, DefinitionError, Problem, StoreFullError
+from flatwater.errors import ConflictError, DamagedError, DefinitionError, FencedError, Problem, StoreFullError
 from flatwater.server.endpoint import Endpoint
 from flatwater.server.problem import RequestError
 from flatwater.server.request import MAX_DROPPED_BYTES, read
@@ -67,6 +67,8 @@ async def fail(service: Service, how: str) -> None:
     errors: dict[str, Exception] = {
         "conflict": ConflictError("it runs", where="run 1", hint="wait"),
         "full": StoreFullError("no space left on device"),
+        "fenced": FencedError("another worker has the runs"),
+        "damaged": DamagedError("page 7"),
         "definition": DefinitionError([Problem("-1/3", "unknown block", "did you mean IfBp?")]),
         "bug": ZeroDivisionError("secret"),
         "timeout": TimeoutError("inner"),
@@ -225,6 +227,8 @@ async def test_methods(client: Client) -> None:
     [
         ("conflict", 409, "conflict"),
         ("full", 503, "store_full"),
+        ("fenced", 503, "fenced"),
+        ("damaged", 503, "store_damaged"),
         ("definition", 422, "definition"),
         ("bug", 500, "internal"),
         ("slow", 504, "timeout"),

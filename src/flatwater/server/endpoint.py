@@ -20,14 +20,15 @@ class Endpoint:
 
     def __init__(self, routes: Iterable[Route]) -> None:
         self._routes = {route.method: route for route in routes}
-        safe = "GET" in self._routes and not self._routes["GET"].changing
-        self._allow = ", ".join(sorted({*self._routes, *(["HEAD"] if safe else [])}))
+        get = self._routes.get("GET")
+        self._head = get is not None and not get.changing and not get.raw
+        self._allow = ", ".join(sorted({*self._routes, *(["HEAD"] if self._head else [])}))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         service: Service = scope["state"]["service"]
         head = scope["method"] == "HEAD"
         route = self._routes.get("GET" if head else scope["method"])
-        if route is None or (head and route.changing):
+        if route is None or (head and not self._head):
             await fail(send, _not_allowed(scope["method"], self._allow))
             return
         try:

@@ -36,7 +36,7 @@ _ENVELOPE = {
     "properties": {"code": {"type": "integer"}, "msg": {"type": "string"}, "data": {"type": "null"}},
     "required": ["code", "msg"],
 }
-_ALWAYS = (401, 403, 503, 504)
+_ALWAYS = (401, 403, 429, 503, 504)
 _WITH_BODY = (400, 408, 413, 415, 422)
 
 

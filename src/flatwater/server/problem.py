@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import msgspec
 
-from flatwater.errors import FlatwaterError, Problem
+from flatwater.errors import FlatwaterError, Problem, StoreError
 
 log = logging.getLogger(__name__)
 
@@ -65,18 +65,15 @@ class Failure(msgspec.Struct, frozen=True):
     headers: dict[str, str]
 
 
-# An insufficient-storage status is WebDAV's; clients and proxies understand "try again later".
-_STATUS = {507: 503}
-
-
 def failure(error: BaseException) -> Failure:
     """The answer to a request that raised ``error``. What nobody foresaw is logged and answered 500 without details."""
     if isinstance(error, RequestError):
         body = ErrorBody(error.name, error.message, error.where, error.hint)
         return Failure(error.http, body, error.headers)
-    if isinstance(error, FlatwaterError) and error.status != 500:
+    # The store's troubles (full, damaged, taken over) are this server's, not the caller's: another may do better.
+    status = 503 if isinstance(error, StoreError) else getattr(error, "status", 500)
+    if isinstance(error, FlatwaterError) and status != 500:
         problems: tuple[Problem, ...] = tuple(getattr(error, "problems", ()))
-        status = _STATUS.get(error.status, error.status)
         headers = {"Retry-After": "1"} if status in (429, 503) else {}
         message = error.summary if problems else error.message
         return Failure(status, ErrorBody(error.code, message, error.where, error.hint, problems), headers)

@@ -104,7 +104,7 @@ async def ledger(service: Service) -> LedgerList:
     return LedgerList([msgspec.convert(entry, LedgerItem, from_attributes=True) for entry in service.ledger.entries()])
 
 
-@table.add("GET", "/api/stream", media="text/event-stream", raw=True, errors=(422, 429))
+@table.add("GET", "/api/stream", media="text/event-stream", raw=True)
 async def stream(service: Service, receive: Receive, send: Send, query: StreamQuery, headers: StreamHeaders) -> None:
     """Live events (server-sent events), from now on or from `Last-Event-ID` on.
 

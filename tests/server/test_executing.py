@@ -9,6 +9,8 @@ from typing import Any
 from tests.server.client import Client, eventually
 from tests.server.harness import block, definition, in_state, running, saved, started
 
+from flatwater.settings.model import EngineSettings
+
 
 async def steps(client: Client, run_id: str) -> dict[str, dict[str, Any]]:
     answer = await client.get(f"/api/runs/{run_id}/blocks")
@@ -40,3 +42,23 @@ async def test_executing_blocks_are_among_the_steps(tmp_path: Path) -> None:
         await in_state(client, run_id, "SUCCEEDED")
         ended = await steps(client, run_id)
         assert [(path, step["state"]) for path, step in ended.items()] == [("-1/1", "SUCCEEDED"), ("-1/2", "SUCCEEDED")]
+
+
+async def test_a_block_that_waited_outside_memory_keeps_its_beginning(tmp_path: Path) -> None:
+    async with running(tmp_path, engine=EngineSettings(park_after_s=0.05)) as client:
+        await client.ask("PUT", "/api/sites", json=[{"id": "A1", "group": "A", "filled": True}])
+        await saved(client, definition("takes", block(1, "GetIdleSiteBp", groupName="A", filled=False)))
+        run_id = await started(client, "takes")
+
+        async def parked() -> bool:
+            status = (await client.get("/api/status")).json
+            return bool(status["runs"]["WAITING"] == 1 and status["contexts"]["live"] == 0)
+
+        await eventually(parked)
+        since = (await client.get(f"/api/runs/{run_id}")).json["wait"][0]["since"]
+        await asyncio.sleep(0.3)
+        await client.ask("PATCH", "/api/sites/A1", json={"filled": False})
+        await in_state(client, run_id, "SUCCEEDED")
+        step = (await steps(client, run_id))["-1/1"]
+        assert step["started_at"] <= since
+        assert step["ended_at"] - step["started_at"] >= 0.3

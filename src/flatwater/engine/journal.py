@@ -110,6 +110,11 @@ def _wait(row: Waiter) -> Wait:
     )
 
 
+def _began(path: str, started: float, waits: Iterable[Wait]) -> float:
+    """A block that waited while its run was not in memory began before this activation came to it."""
+    return min([started, *(wait.since for wait in waits if wait.path == path)]) if waits else started
+
+
 class Journal:
     """Writes behind: records go to the writer at once and to the disk with its next group.
 
@@ -155,7 +160,7 @@ class Journal:
             node.type,
             state,
             attempt,
-            started,
+            _began(path, started, waits),
             ended,
             text,
             noted,
@@ -189,7 +194,7 @@ class Journal:
         ops: list[Any] = [
             steps.put(
                 self._run_id, path, node.id, node.name, node.type, State.SUCCEEDED, call.attempt,
-                started, time(), text, None, order, None,
+                _began(path, started, waits), time(), text, None, order, None,
             )
         ]  # fmt: skip
         for name, value in call.variables_set.items():

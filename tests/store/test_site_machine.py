@@ -31,16 +31,18 @@ PATHS = ["-1/1", "-1/2", "-1/3"]
 
 site_ids, run_ids, paths = st.sampled_from(NAMES), st.sampled_from(RUNS), st.sampled_from(PATHS)
 ranks = st.sampled_from([0.0, 1.0, 2.0])
-contents = st.sampled_from([None, "X", "Y"])
+contents = st.sampled_from([None, None, None, "X", "Y"])
+filled = st.sampled_from([None, None, False, True])
 wants = st.one_of(
     st.builds(
-        Want, groups=st.sampled_from([(), ("A",), ("B",), ("A", "L")]), filled=st.sampled_from([None, None, False, True]),
-        content=st.sampled_from([None, None, None, "X", "Y"]), order=st.sampled_from(["asc", "desc"]), lock=st.sampled_from([True, True, False]),
+        Want, groups=st.sampled_from([(), ("A",), ("B",), ("A", "L")]), filled=filled, content=contents,
+        order=st.sampled_from(["asc", "desc"]), lock=st.sampled_from([True, True, False]),
         tags=st.sampled_from([(), (), ("t",)]), dense=st.sampled_from([None, None, False]),
     ),
     st.builds(Want, site_id=site_ids),
-    st.builds(Want, groups=st.sampled_from([("L",), ("Q",), ("L", "Q")]), dense=st.just(True),
-              filled=st.none() | st.booleans(), content=contents),
+    st.builds(
+        Want, groups=st.sampled_from([("L",), ("Q",), ("L", "Q")]), filled=filled, content=contents, dense=st.just(True)
+    ),
 )  # fmt: skip
 
 
@@ -148,6 +150,8 @@ class SiteMachine(RuleBasedStateMachine):
         self.do(site.save, specs, self.now)
         for run_id in RUNS:
             self.do(run.submit, new_run(id=run_id, state="WAITING", queue=None, epoch=1))
+        for name in NAMES:  # all taken at first, so that those who ask have to wait
+            self.acquire(Want(site_id=name), RUNS[0], f"-1/{name}", 0.0)
 
     @rule(asked=st.lists(st.tuples(wants, run_ids, paths, ranks), min_size=1, max_size=15))
     def ask(self, asked: list[tuple[Want, str, str, float]]) -> None:
@@ -176,14 +180,13 @@ class SiteMachine(RuleBasedStateMachine):
 
     @rule(run_id=run_ids)
     def release(self, run_id: str) -> None:
+        """As at the end of a run: with its sites go the grants of them that it has not taken yet."""
         names = [name for name, owner in self.owners.items() if owner[0] == run_id]
+        for each in [each for each in self.waiting if each.run_id == run_id and each.granted in names]:
+            self.do(waiter.take, run_id, each.path)
+            self.waiting.remove(each)
         grants = self.do(site.release, run_id, self.now)
         self.free(names)
-        self.waiting = [each for each in self.waiting if not (each.granted in names and each.run_id == run_id)]
-        for name in names:  # the rows of grants given up with the sites
-            for row in waiter.load(self.tx, [run_id])[run_id]:
-                if row.granted is not None and f'"{name}"' in row.granted:
-                    self.connection.execute("DELETE FROM waiter WHERE run_id = ? AND path = ?", (run_id, row.path))
         self.changed(names, grants)
 
     @rule(name=site_ids)

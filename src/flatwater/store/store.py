@@ -113,12 +113,8 @@ class Store:
         row = worker.Worker(worker_id, socket.gethostname()[:255], os.getpid(), time.time(), time.time())
         await self.writer.call(worker.join, row)
         self.worker = worker_id
-        self.writer.lease = Lease(
-            worker_id,
-            lease_s=self.options.lease_s,
-            renew_s=self.options.renew_s,
-            numbered=self.dialect.name != "sqlite",
-        )
+        options, numbered = self.options, self.dialect.name != "sqlite"
+        self.writer.hold(Lease(worker_id, lease_s=options.lease_s, renew_s=options.renew_s, numbered=numbered))
         return worker_id
 
     async def leave(self) -> None:
@@ -126,7 +122,8 @@ class Store:
         worker_id, self.worker = self.worker, None
         if worker_id is None:
             return
-        fenced, self.writer.lease = self.writer.fenced, None
+        fenced = self.writer.fenced
+        self.writer.hold(None)
         if not fenced:
             await self.writer.call(worker.leave, worker_id, time.time())
         await self.writer.call(worker.let_go, worker_id)

@@ -108,6 +108,11 @@ class Writer:
             self._room.append(future)
             await future
 
+    def hold(self, lease: Lease | None) -> None:
+        """Write under this lease from now on, and keep it renewed."""
+        self.lease = lease
+        self._ring()  # the thread sleeps no longer than the lease allows
+
     @property
     def fenced(self) -> bool:
         return self.lease is not None and self.lease.lost

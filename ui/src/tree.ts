@@ -72,11 +72,12 @@ export class StepIndex {
     }
   }
 
-  /** A block that waits has no record of its own until it ends: its wait tells of it. */
+  /** A block that waits has no record of its own until it ends: its wait tells of it. `-1/5#retry1` is block -1/5's pause. */
   wait(wait: Wait): void {
-    const { path, since } = wait;
+    const [path = "", pause] = wait.path.split("#", 2);
     const step = this.#steps.get(path);
-    if (!step || step.state === "RUNNING") this.put({ started_at: since, ...step, path, name: step?.name ?? "", state: "WAITING", wait });
+    if (step && step.state !== "RUNNING" && pause === undefined) return;
+    this.put({ started_at: wait.since, ...step, path, name: step?.name ?? "", state: "WAITING", wait });
   }
 
   /** Whether anything below this block has happened. */

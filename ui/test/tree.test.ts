@@ -63,6 +63,9 @@ describe("rowsOf", () => {
       ["-1/8/10", null],
     ]);
     expect(index.get("-1/3[0]/5")).toMatchObject({ started_at: 5, wait: { place: 2 } });
+    const failed = new StepIndex([step("-1/1", "FAILED")]);
+    failed.wait({ path: "-1/1#retry1", kind: "timer", reason: "attempt 2 of 3", since: 9, place: null });
+    expect(failed.get("-1/1")?.state).toBe("WAITING");
   });
 
   it("tells branches in the order in which people read them", () => {

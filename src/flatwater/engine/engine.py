@@ -394,9 +394,7 @@ class Engine:
             self.events.publish({"type": "block", "run_id": run_id, "path": path, "name": name, "state": state})
 
     def _emit_log(self, run_id: str, path: str, level: str, message: str) -> None:
-        if self.events.wanted:
-            line = {"run_id": run_id, "path": path, "level": level, "message": message[:MAX_SHOWN]}
-            self.events.publish({"type": "log", "at": time(), **line})
+        self.events.offer(log_event, run_id, path, level, message)
 
     def _trim_log(self, run_id: str) -> None:
         trim = self.store.writer.call(logs.trim, run_id, self.options.max_log_lines)
@@ -418,3 +416,9 @@ class Engine:
             flows=len(self.library),
             awaited=len(self._results),
         )
+
+
+def log_event(run_id: str, path: str, level: str, message: str) -> dict[str, Any]:
+    """The live event of a log line; long ones are cut, the store has all of them."""
+    line = {"run_id": run_id, "path": path, "level": level, "message": message[:MAX_SHOWN]}
+    return {"type": "log", "at": time(), **line}

@@ -41,7 +41,7 @@ class Families(click.Group):
 @click.command(cls=Families, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="flatwater")
 def flatwater() -> None:
-    """Durable flows, robots and HTTP traffic in flat memory."""
+    """Durable block flows in flat memory."""
 
 
 def main() -> None:

@@ -20,6 +20,10 @@ class Members(ColumnElement[bool]):
         self.column = column
         self.parameter: BindParameter[Any] = bindparam(name)
 
+    def self_group(self, against: Any = None) -> Members:
+        """As it is: SQLAlchemy would write ``… = 1`` behind it, with which no index is used."""
+        return self
+
 
 def members(column: ColumnElement[Any], name: str) -> ColumnElement[bool]:
     """True where `column` is in the list of texts passed as parameter `name`."""

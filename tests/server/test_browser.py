@@ -222,7 +222,7 @@ def test_a_run_is_started_from_a_generated_form(desk: Desk, server: Server) -> N
     desk.refusals.add(422)
     page = desk.open("runs")
     page.get_by_role("button", name="Start a run").click()
-    page.get_by_label("Definition").last.select_option("page-asking")
+    page.locator("#start-definition").select_option("page-asking")
     start = page.get_by_role("button", name="Start", exact=True)
     page.get_by_label("count").fill("many")
     page.get_by_label("Priority").fill("5000")
@@ -376,7 +376,7 @@ def test_every_view_is_readable(browser: Browser, server: Server, views: dict[st
     poor: dict[str, list[str]] = {}
     for name, place in views.items():
         page = desk.open(place)
-        page.wait_for_timeout(800)
+        page.wait_for_timeout(600)
         page.screenshot(path=PICTURES / f"{scheme}-{name}.png")
         if found := page.evaluate(POOR_CONTRAST):
             poor[name] = found
@@ -393,7 +393,7 @@ def test_no_view_is_wider_than_the_screen(
     wide = {}
     for name, place in views.items():
         page = desk.open(place)
-        page.wait_for_timeout(400)
+        page.wait_for_timeout(300)
         if (over := page.evaluate(OVERFLOW)) > 0:
             wide[name] = over
         page.screenshot(path=PICTURES / f"{width}-{name}.png")

@@ -34,7 +34,7 @@ export function StartDialog({ definition, onClose }: { definition: string; onClo
   const names = all.data.value?.items ?? [];
   useEffect(() => {
     const first = names.find((info) => info.enabled);
-    if (chosen === "" && first) setChosen(first.id);
+    if (first) setChosen((before) => before || first.id);
   }, [names]);
   return (
     <Dialog title="Start a run" onClose={onClose} wide>

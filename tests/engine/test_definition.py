@@ -185,7 +185,6 @@ def test_all_problems_at_once() -> None:
         f"{at}/1/children/if": "IfBp has no branch 'if'",
         f"{at}/1/children/if/0": "BreakBp must be inside a loop",
         f"{at}/2/inputParams/timeMillis/value": "Expected int >= 0, not Long -5",
-        f"{at}/2/inputParams/extra": "extra is not a parameter of DelayBp",
         f"{at}/2/retry/foo": "foo is not part of a retry policy",
         f"{at}/2/retry/maxAttempts": "maxAttempts must be from 1 to 1,000, not 0",
         f"{at}/2/timeoutMs": 'timeoutMs must be a number, not String "x"',
@@ -369,6 +368,16 @@ def test_sub_tasks_are_checked_against_what_they_start() -> None:
     found_problem = problem(b(1, "SubTask::line-suply"), known_definitions=KNOWN)
     assert "there is no definition 'line-suply'" in found_problem.message
     assert found_problem.hint == "did you mean line-supply?"
+
+
+def test_a_parameter_that_a_block_does_not_have_is_a_warning() -> None:
+    """Definitions of the known systems carry options that mean nothing here; they import unchanged."""
+    found = flow(b(1, "DelayBp", {"timeMillis": "5", "timeMilis": "7", "spin": "=taskInputs.x"}))
+    assert {warning.path.rsplit("/", 1)[1]: warning.hint for warning in found.warnings} == {
+        "timeMilis": "did you mean timeMillis?",
+        "spin": "it has timeMillis",
+    }
+    assert found.nodes[1].params.evaluate({}) == {"timeMillis": 5}
 
 
 def test_circles_of_sub_tasks() -> None:

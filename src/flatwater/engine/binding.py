@@ -45,17 +45,23 @@ class Reading(NamedTuple):
 class _Wrong(Exception):
     """One problem, on its way to the list."""
 
-    def __init__(self, message: str, hint: str = "", path: str = "") -> None:
+    def __init__(self, message: str, hint: str = "", path: str = "", *, mild: bool = False) -> None:
         super().__init__(message)
         self.hint = hint
         self.path = path
+        self.mild = mild
 
 
 class Binder:
-    """Compiles the parameters of one definition's blocks; equal expressions are compiled once."""
+    """Compiles the parameters of one definition's blocks; equal expressions are compiled once.
 
-    def __init__(self, problems: Problems, limits: Limits) -> None:
+    A parameter that a block type does not have is a warning: definitions of the known systems carry options that mean
+    nothing here, and must import unchanged.
+    """
+
+    def __init__(self, problems: Problems, warnings: Problems, limits: Limits) -> None:
         self._problems = problems
+        self._warnings = warnings
         self._limits = limits
         self._expressions: dict[str, Expression | ExpressionError] = {}
 
@@ -72,7 +78,8 @@ class Binder:
                 source = self._entry(key, entry, kind, inputs)
             except _Wrong as wrong:
                 given.add(key)
-                self._problems.add(place + wrong.path, f"{label}: {key[:100]} {wrong}", wrong.hint)
+                told = self._warnings if wrong.mild else self._problems
+                told.add(place + wrong.path, f"{label}: {key[:100]} {wrong}", wrong.hint)
                 continue
             if source is None:
                 continue
@@ -130,7 +137,8 @@ class Binder:
         if not kind.open or (inputs is not None and key not in known):
             near = get_close_matches(key[:100], known, 1)
             listed = f"it has {', '.join(sorted(known))}" if known else "it has none"
-            raise _Wrong(f"is not a parameter of {kind.type}", f"did you mean {near[0]}?" if near else listed[:500])
+            hint = f"did you mean {near[0]}?" if near else listed[:500]
+            raise _Wrong(f"is not a parameter of {kind.type}", hint, mild=inputs is None)
         declared = next((each for each in inputs or () if each.name == key), InputParam(key))
         return Param(name=key, type=declared.type, default=declared.default)
 

@@ -76,8 +76,8 @@ def count(tx: Tx, cap: int | None = None) -> dict[State, int]:
 def page(tx: Tx, filter: RunFilter, after: str | None = None, limit: int = 50) -> Page:
     """Runs that pass the filter, newest first, those after the cursor `after` (the `next` of the page before)."""
     wanted = _conditions(filter, after)
-    # One ordered scan of the index per state, merged: an IN list would sort everything that matches.
-    choices: Iterable[str | None] = dict.fromkeys(filter.states) or (None,)
+    # One ordered scan of an index per state, merged: an IN list would sort everything that matches.
+    choices: Iterable[str | None] = dict.fromkeys(filter.states or _all_states(filter))
     parts = [_part(wanted, state, limit + 1) for state in choices]
     if len(parts) == 1:
         rows = tx.all(parts[0])
@@ -86,6 +86,11 @@ def page(tx: Tx, filter: RunFilter, after: str | None = None, limit: int = 50) -
         rows = tx.all(select(merged).order_by(merged.c.id.desc()).limit(limit + 1))
     items = [RunSummary(*row) for row in rows[:limit]]
     return Page(items, items[-1].id if len(rows) > limit else None)
+
+
+def _all_states(filter: RunFilter) -> tuple[str | None, ...]:
+    """The indexes by definition and by label go on with the state."""
+    return RUN_STATES if filter.definition is not None or filter.label is not None else (None,)
 
 
 def _part(wanted: list[ColumnElement[bool]], state: str | None, limit: int) -> Select[tuple[object, ...]]:

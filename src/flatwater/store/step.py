@@ -36,18 +36,17 @@ _s = schema.step
 _FIELDS = Step.__struct_fields__
 _COLUMNS = [_s.c[name] for name in _FIELDS]
 PUT = Statement("step.put", _s, "upsert", ("run_id", *_FIELDS), key=("run_id", "path"), large=(9, 10, 12))
-# Below a path come its children after "/" and its turns after "[": two ranges, with nothing else between.
-_BELOW = "SELECT s.run_id, s.path FROM {{rows}} AS v CROSS JOIN step AS s WHERE s.run_id = v.run_id AND {range}"
+# Below a path come its children after "/" and its turns after "[": two ranges, with nothing else between. The union
+# is inside, so that each range is sought in the primary key.
 DELETE = Statement(
     "step.delete",
     _s,
     "text",
     ("run_id", "slash", "zero", "bracket", "backslash"),
-    sql="DELETE FROM step WHERE (run_id, path) IN ("  # noqa: S608
-    + _BELOW.format(range="s.path > v.slash AND s.path < v.zero")
-    + " UNION ALL "
-    + _BELOW.format(range="s.path > v.bracket AND s.path < v.backslash")
-    + ")",
+    sql="DELETE FROM step WHERE (run_id, path) IN (SELECT s.run_id, s.path FROM ("
+    "SELECT a.run_id, a.slash AS low, a.zero AS high FROM {rows} AS a"
+    " UNION ALL SELECT b.run_id, b.bracket, b.backslash FROM {rows} AS b"
+    ") AS v CROSS JOIN step AS s WHERE s.run_id = v.run_id AND s.path > v.low AND s.path < v.high)",
 )
 _LOAD = Query(select(_s.c.run_id, *_COLUMNS).where(members(_s.c.run_id, "ids")).order_by(_s.c.run_id, _s.c.path))
 _FORGET_FAILED = Query(

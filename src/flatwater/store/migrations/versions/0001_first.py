@@ -217,15 +217,15 @@ def _run() -> None:
         sa.PrimaryKeyConstraint("id"),
         **_MYSQL,
     )
-    op.create_index("run_definition", "run", ["definition_id", "id"])
+    op.create_index("run_definition", "run", ["definition_id", "state", "id"])
     op.create_index("run_due", "run", ["queue", "due_at"], **_where("queue = 'due'"))
     op.create_index("run_ended", "run", ["ended_at"], **_where("ended_at IS NOT NULL"))
     op.create_index("run_hash", "run", ["hash"])
-    op.create_index("run_label", "run", ["label", "id"])
+    op.create_index("run_label", "run", ["label", "state", "id"])
     op.create_index("run_out_order_no", "run", ["out_order_no"], unique=True)
     op.create_index("run_parent", "run", ["parent_id", "id"], **_where("parent_id IS NOT NULL"))
     op.create_index("run_ready", "run", ["queue", "rank", "id"], **_where("queue = 'ready'"))
-    op.create_index("run_request", "run", ["request", "worker"], **_where("request IS NOT NULL"))
+    op.create_index("run_request", "run", ["worker", "id"], **_where("request IS NOT NULL"))
     op.create_index("run_state", "run", ["state", "id"])
     op.create_index("run_trigger", "run", ["trigger_id", "ended_at"], **_where("trigger_id IS NOT NULL"))
     op.create_index("run_worker", "run", ["worker"], **_where("worker IS NOT NULL"))

@@ -147,7 +147,7 @@ async def waiting(engine: Engine, scale: float) -> dict[str, Any]:
     growth = (rss() - before) / MB
     began = time.perf_counter()
     ids = [f"S-{i}" for i in range(100)]
-    grants = await engine.store.writer.call(sites.set_many, ids, Change(enabled=True), None, None, time.time())
+    grants = await engine.store.writer.call(sites.set_many, ids, Change(enabled=True), time.time())
     engine.scheduler.granted(grants)
     while ended(engine) - base < count:
         await asyncio.sleep(0.1)

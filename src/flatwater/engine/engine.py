@@ -56,6 +56,13 @@ WATCH_S = 5.0
 """How often the contexts of ended runs are looked for."""
 
 
+class Delivery(msgspec.Struct, frozen=True):
+    """What became of an external event: how many blocks had waited for it, and the runs that it started."""
+
+    delivered: int
+    started: list[str]
+
+
 class EngineStatistics(msgspec.Struct, frozen=True):
     """Figures since the start, and of now."""
 
@@ -217,6 +224,10 @@ class Engine:
         Raises ``NotFoundError``, ``DefinitionError`` (inputs), ``InputError``, ``ConflictError``
         (the key was used for another run), ``StoreError`` (nothing was stored).
         """
+        return (await self.accept(definition_id, inputs, **wish)).id
+
+    async def accept(self, definition_id: str, inputs: Mapping[str, Any] | None = None, **wish: Any) -> runs.Submitted:
+        """As `submit`, and says whether the run is new: ``created`` is false for a key that was used before."""
         definition = await self.library.current(definition_id)
         flow = await self.library.flow(definition.hash)
         origin = Origin(
@@ -230,7 +241,7 @@ class Engine:
         flow = self.library.call_flow(kind)
         hash = CALL + kind.type
         origin = Origin(hash, kind.type, 1, hash)
-        return await self._accept(origin, flow, inputs or {}, Submission(**wish))
+        return (await self._accept(origin, flow, inputs or {}, Submission(**wish))).id
 
     def _kind(self, block: Any) -> Kind:
         """The kind of a decorated function, registered here if it was not."""
@@ -239,7 +250,7 @@ class Engine:
             raise InputError(f"{block!r} is no block", hint="decorate the function with @block(…)")
         return self.registry.register(kind)
 
-    async def _accept(self, origin: Origin, flow: Flow, inputs: Mapping[str, Any], wish: Submission) -> str:
+    async def _accept(self, origin: Origin, flow: Flow, inputs: Mapping[str, Any], wish: Submission) -> runs.Submitted:
         new = new_run(origin, inputs, wish, self.options.ageing_s, self.options.max_run_depth)
         writer = self.store.writer
         await writer.room()
@@ -247,13 +258,13 @@ class Engine:
         if new.out_order_no is not None:
             submitted = await writer.call(runs.submit, new)
             self._queued(new, submitted.created)
-            return submitted.id
+            return submitted
         if new.parent_id is None and new.queue == "ready" and self.scheduler.reserve():
             await self._accept_running(new, flow)
         else:
             await writer.put(runs.insert(new))
             self._queued(new, True)
-        return new.id
+        return runs.Submitted(new.id, created=True)
 
     def _queued(self, new: NewRun, created: bool) -> None:
         if not created:
@@ -292,6 +303,8 @@ class Engine:
 
     def _start(self, new: NewRun, flow: Flow) -> None:
         self.scheduler.unreserve()
+        if self.scheduler.stopping:
+            return  # leaving the store gives it back
         self._runner.start(as_claimed(new), flow)
         self._emit_run(new.id, State.RUNNING, new.definition_id, new.label)
 
@@ -351,13 +364,13 @@ class Engine:
                     )
                 )  # fmt: skip
 
-    async def publish(self, name: str, data: Any = None) -> events.Published:
+    async def publish(self, name: str, data: Any = None) -> Delivery:
         """Deliver an external event to the blocks that wait for it, and start what it triggers."""
         published = await self.store.writer.call(events.publish, name, dump(data), time())
         self.scheduler.granted(published.grants)
-        for trigger in published.triggers:
-            await self.triggers.fire(trigger, {"event": {"name": name, "data": data}})
-        return published
+        event = {"event": {"name": name, "data": data}}
+        fired = [await self.triggers.fire(trigger, event) for trigger in published.triggers]
+        return Delivery(len(published.grants), [run_id for run_id in fired if run_id is not None])
 
     # ---- awaiting -------------------------------------------------------------------------------
 

@@ -48,13 +48,11 @@ class EngineOptions:
     """A run in which everything waits leaves memory after this long (at once when others queue)."""
     poll_s: float = 0.5
     """How often the store is asked what *other* processes did; one query per process."""
-    lease_s: float = 15.0
-    """A process that did not renew its lease for this long has lost its runs."""
     cleanup_s: float = 30.0
     """For how long the ``catch`` branch of a canceled run may execute."""
     max_branches: int = 20_000
     """Parallel branches of all active runs together."""
-    max_events: int = 10_000
+    max_events: int = 2_000
     """Latest events kept for subscribers that come back."""
     max_subscribers: int = 100
     """Subscribers of the event stream."""

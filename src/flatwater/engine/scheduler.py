@@ -59,7 +59,7 @@ class Scheduler:
         self._next_due: float | None = 0.0
         self._nudge = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
-        self._stopping = False
+        self.stopping = False
         self._claimed = 0
         self._parked = 0
 
@@ -71,7 +71,7 @@ class Scheduler:
 
     def reserve(self) -> bool:
         """Take a place for a run that is about to be stored as RUNNING; false when others are first."""
-        if self._backlog or self._stopping or self.room <= 0:
+        if self._backlog or self.stopping or self.room <= 0:
             return False
         self._reserved += 1
         return True
@@ -132,7 +132,7 @@ class Scheduler:
     async def run(self) -> None:
         """Claim and promote for as long as the engine runs."""
         self._nudge.set()
-        while not self._stopping:
+        while not self.stopping:
             await self._nudge.wait()
             self._nudge.clear()
             try:
@@ -156,7 +156,7 @@ class Scheduler:
         self._arm()  # even if nothing was due: timers may ring a moment early
 
     async def _fill(self) -> None:
-        while self._backlog and not self._stopping:
+        while self._backlog and not self.stopping:
             wanted = self.room
             if wanted <= 0:
                 self._make_room()
@@ -193,7 +193,7 @@ class Scheduler:
     # ---- the end --------------------------------------------------------------------------------
 
     def stop_claiming(self) -> None:
-        self._stopping = True
+        self.stopping = True
         self._nudge.set()
         if self._timer is not None:
             self._timer.cancel()

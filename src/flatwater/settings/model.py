@@ -103,7 +103,7 @@ class EngineSettings(Struct, frozen=True, kw_only=True):
     max_kept_iterations: Annotated[
         Count, Meta(description="Finished iterations of a loop whose block records are kept.")
     ] = 100
-    max_events: Annotated[Count, Meta(description="Live events kept for slow and returning subscribers.")] = 10_000
+    max_events: Annotated[Count, Meta(description="Live events kept for slow and returning subscribers.")] = 2_000
     max_subscribers: Annotated[Count, Meta(description="Live event streams open at once.")] = 100
     ageing_s: Annotated[Seconds, Meta(description="Seconds of waiting that weigh as much as one step of priority.")] = (
         60.0
@@ -112,7 +112,6 @@ class EngineSettings(Struct, frozen=True, kw_only=True):
         1.0
     )
     poll_s: Annotated[Seconds, Meta(description="How often other processes' changes are looked up.")] = 0.5
-    lease_s: Annotated[Seconds, Meta(description="A process silent for this long has lost its runs.")] = 15.0
     cleanup_s: Annotated[
         Seconds, Meta(description="For how long the `catch` branch of a canceled run may execute.")
     ] = 30.0

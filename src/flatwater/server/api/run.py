@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
-from time import time
 from typing import Any
 
 import msgspec
@@ -29,7 +28,6 @@ from flatwater.server.type.run import (
     Submitted,
     Wait,
 )
-from flatwater.store import ident
 from flatwater.store import log as logs
 from flatwater.store import run as runs
 from flatwater.store import step as steps
@@ -56,8 +54,7 @@ async def submit_run(service: Service, headers: SubmissionHeaders, body: Submiss
     if body.due_at is not None and body.delay_s:
         raise RequestError(422, "invalid", "due_at and delay_s exclude each other", where="body: delay_s")
     service.refuse_when_draining()
-    asked_at = time()
-    run_id = await service.engine.submit(
+    accepted = await service.engine.accept(
         body.definition,
         body.inputs,
         priority=body.priority,
@@ -67,10 +64,9 @@ async def submit_run(service: Service, headers: SubmissionHeaders, body: Submiss
         retry=msgspec.to_builtins(body.retry) if body.retry else None,
         timeout_s=body.timeout_s,
     )
-    states = await service.store.read(runs.states, [run_id])
-    # The id holds the millisecond of its making: an older one is that of the first submission with this key.
-    fresh = ident.created_at(run_id) >= int(asked_at * 1000) / 1000
-    return Reply(Submitted(run_id, str(states.get(run_id, State.QUEUED))), 201 if fresh else 200)
+    states = await service.store.read(runs.states, [accepted.id])
+    state = str(states.get(accepted.id, State.QUEUED))
+    return Reply(Submitted(accepted.id, state), 201 if accepted.created else 200)
 
 
 @table.add("GET", "/api/runs")

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from time import time
-
 from flatwater.server.route import Table
 from flatwater.server.service import Service
 from flatwater.server.type.base import Id, Page, Paging, number, page_of, shown
 from flatwater.server.type.trigger import Delivered, Event, EventInput, EventQuery, Trigger, TriggerInput
 from flatwater.store import event as events
 from flatwater.store import trigger as triggers
-from flatwater.store.tx import Tx
 
 table = Table("triggers")
 
@@ -48,10 +45,8 @@ async def delete_trigger(service: Service, trigger_id: Id) -> None:
 async def publish_event(service: Service, body: EventInput) -> Delivered:
     """Tell an external event: blocks that wait for it go on, triggers for it start runs."""
     service.refuse_when_draining()
-    asked_at = time()
-    published = await service.engine.publish(body.name, body.data)
-    started = await service.store.read(_started, [trigger.id for trigger in published.triggers], asked_at)
-    return Delivered(len(published.grants), started)
+    delivery = await service.engine.publish(body.name, body.data)
+    return Delivered(delivery.delivered, delivery.started)
 
 
 @table.add("GET", "/api/events")
@@ -59,12 +54,6 @@ async def list_events(service: Service, query: EventQuery) -> Page[Event]:
     """The external events, newest first."""
     found = await service.store.read(events.page, query.name, number(query.cursor), query.limit + 1)
     return page_of(found, query.limit, _event, lambda row: row.id)
-
-
-def _started(tx: Tx, trigger_ids: list[str], since: float) -> list[str]:
-    """The runs that these triggers have begun since then; one whose limit of open runs was reached has begun none."""
-    found = [triggers.get(tx, trigger_id) for trigger_id in trigger_ids]
-    return [row.last_run_id for row in found if row.last_run_id and row.last_at is not None and row.last_at >= since]
 
 
 def _event(row: events.Event) -> Event:

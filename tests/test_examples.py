@@ -1,0 +1,88 @@
+"""Every file in examples/ does what it says, as people call it: a process of its own in an empty folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+FLATWATER = ["-m", "flatwater.cli"]
+ELSEWHERE = {"rest_robots.py": "tests/engine/test_driver.py"}
+
+
+def call(folder: Path, *words: str | Path) -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("FLATWATER_")}
+    return subprocess.run(
+        [sys.executable, *map(str, words)], cwd=folder, env=environment, capture_output=True, text=True, timeout=90,
+        check=False,
+    )  # fmt: skip
+
+
+def printed(folder: Path, *words: str | Path) -> str:
+    done = call(folder, *words)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stdout
+
+
+def test_hello(tmp_path: Path) -> None:
+    for _ in range(2):  # the second time the runs are there already, or new ones give the same
+        alone, within = map(json.loads, printed(tmp_path, EXAMPLES / "hello.py").splitlines())
+        assert (alone, within) == ({"result": {"kilograms": 812.5}}, {"kilograms": 787.5})
+
+
+def test_parallel(tmp_path: Path) -> None:
+    assert printed(tmp_path, EXAMPLES / "parallel.py") == ("SUCCEEDED {'attempts': 3, 'printed': 'bolts, 812.5 kg'}\n")
+
+
+def test_embed_twice_is_each_order_once(tmp_path: Path) -> None:
+    expected = f"{{'SUCCEEDED': 100}}\nsum of squares: {sum(n * n for n in range(100))}\n"
+    assert [printed(tmp_path, EXAMPLES / "embed.py") for _ in range(2)] == [expected] * 2
+
+
+def test_trigger(tmp_path: Path) -> None:
+    lines = printed(tmp_path, EXAMPLES / "trigger.py", "5").splitlines()
+    assert "somebody opened north" in lines
+    assert "a second has passed" in lines
+
+
+def test_approval_in_time(tmp_path: Path) -> None:
+    lines = printed(tmp_path, EXAMPLES / "approval.py").splitlines()
+    assert lines == ["WAITING: the event approved:17", "SUCCEEDED {'by': 'Ann', 'late': False}"]
+
+
+def test_approval_too_late(tmp_path: Path) -> None:
+    words = [*FLATWATER, "run", EXAMPLES / "approval.json", "--input", "order=17", "--input", "patienceMs=100"]
+    assert json.loads(printed(tmp_path, *words)) == {"by": None, "late": True}
+
+
+def test_transport(tmp_path: Path) -> None:
+    sites = EXAMPLES / "transport-sites.json"
+    words = [*FLATWATER, "run", EXAMPLES / "transport.json", "--sites", sites, "--speed", "100"]
+    done = json.loads(printed(tmp_path, *words))
+    assert (done["from"], done["to"]) == ("IN-1", "BUF-A-1")
+    assert done["robot"] in ("R1", "R2", "R3")
+
+
+def test_the_settings_are_valid(tmp_path: Path) -> None:
+    shown = printed(tmp_path, *FLATWATER, "config", "check", "--config", EXAMPLES / "flatwater.toml")
+    assert "flow.example" in shown
+
+
+@pytest.mark.parametrize("file", sorted(EXAMPLES.glob("*.json")), ids=lambda file: file.name)
+def test_definitions_are_valid(file: Path, tmp_path: Path) -> None:
+    if not file.name.endswith("-sites.json"):
+        assert call(tmp_path, *FLATWATER, "definitions", "check", file).stderr == ""
+
+
+def test_every_example_is_run_by_a_test() -> None:
+    here = Path(__file__).read_text("utf-8")
+    files = [file.name for file in EXAMPLES.iterdir() if file.is_file()]
+    assert [name for name in files if name not in here and name not in ELSEWHERE] == []
+    for name, test in ELSEWHERE.items():
+        assert Path(name).stem in (EXAMPLES.parent / test).read_text("utf-8")

@@ -82,7 +82,7 @@ async def _run(
 ) -> Outcome:  # fmt: skip
     from flatwater.demo import fleet
     from flatwater.engine import Engine
-    from flatwater.engine.blocks import load
+    from flatwater.engine.blocks import functions, load
     from flatwater.store import Store
     from flatwater.store import site as site_store
 
@@ -90,7 +90,9 @@ async def _run(
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="flatwater-run-"))
         store = await stack.enter_async_context(Store.open(db or f"sqlite:///{folder}/run.db"))
         robots = await stack.enter_async_context(fleet(store, speed=speed))
-        engine = await stack.enter_async_context(Engine(store, driver=robots, registry=load(blocks)))
+        engine = await stack.enter_async_context(
+            Engine(store, driver=robots, registry=load(blocks), functions=functions(blocks))
+        )
         if sites:
             engine.services.granted(await store.writer.call(site_store.save, sites, time.time()))
         saved = await engine.save(data)

@@ -14,7 +14,7 @@ from starlette.routing import Route as Mount
 from starlette.types import ASGIApp
 
 from flatwater.bounded import Ledger, TaskGroup
-from flatwater.engine.blocks import load
+from flatwater.engine.blocks import functions, load
 from flatwater.engine.driver import RobotDriver
 from flatwater.engine.engine import Engine
 from flatwater.engine.option import EngineOptions
@@ -97,6 +97,7 @@ async def opened(
             Engine(
                 store,
                 registry=load(settings.engine.blocks),
+                functions=functions(settings.engine.blocks),
                 driver=fleet,
                 databases=settings.databases,
                 options=_options(EngineOptions, settings.engine),

@@ -73,7 +73,11 @@ class EngineSettings(Struct, frozen=True, kw_only=True):
     """What the engine may hold, and how long it waits."""
 
     blocks: Annotated[
-        tuple[str, ...], Meta(description="Python modules whose `@block` functions definitions may use.")
+        tuple[str, ...],
+        Meta(
+            description="Python modules whose `@block` functions definitions may use; `ScriptBp` calls by name what "
+            "their `FUNCTIONS` dictionaries hold."
+        ),
     ] = ()
     max_active: Annotated[Count, Meta(description="Runs in memory at once; the others live in the store alone.")] = 500
     max_parallel: Annotated[

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from importlib import import_module
 from pkgutil import iter_modules
+from types import ModuleType
+from typing import Any
 
 from flatwater.engine.block import Registry
 from flatwater.engine.catalogue import FLOW_KINDS
@@ -26,12 +28,25 @@ def load(modules: Iterable[str] = ()) -> Registry:
     """
     registry = builtin()
     registry.load_entry_points()
+    for module in _imported(modules):
+        registry.add_module(module)
+    return registry
+
+
+def functions(modules: Iterable[str]) -> dict[str, Callable[..., Any]]:
+    """What ``ScriptBp`` may call by name: the mappings ``FUNCTIONS`` of these modules, together."""
+    found: dict[str, Callable[..., Any]] = {}
+    for module in _imported(modules):
+        found.update(getattr(module, "FUNCTIONS", {}))
+    return found
+
+
+def _imported(modules: Iterable[str]) -> Iterator[ModuleType]:
     for name in modules:
         try:
-            registry.add_module(import_module(name))
+            yield import_module(name)
         except ImportError as error:
             hint = "give a module's dotted name, as in `import name`, that this Python can find"
             raise SettingError(
                 f"the blocks of {name!r} cannot be imported: {error}", where="blocks", hint=hint
             ) from error
-    return registry

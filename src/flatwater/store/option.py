@@ -15,9 +15,9 @@ class StoreOptions(msgspec.Struct, frozen=True, kw_only=True):
 
     max_readers: int = 2
     max_pending_reads: int = 200
-    max_pending_ops: int = 20_000
+    max_pending_ops: int = 10_000
     max_pending_bytes: int = 64 * 1024 * 1024
-    max_batch_rows: int = 5_000
+    max_batch_rows: int = 2_000
     max_batch_bytes: int = 4 * 1024 * 1024
     max_batch_s: float = 0.05
     busy_timeout_s: float = 5.0

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
 
-from sqlalchemy import ColumnElement, Select, bindparam, func, select, union_all
+from sqlalchemy import Select, bindparam, func, select, union_all
 
 from flatwater.errors import NotFoundError
 from flatwater.store import ident, schema
@@ -26,6 +28,11 @@ _REQUESTS = Query(
     .order_by(_r.c.id)
 )
 _CHILDREN = Query(select(*_SUMMARY).where(_r.c.parent_id == bindparam("parent_id")).order_by(_r.c.id))
+_COUNT_SOME = Query(
+    select(func.count()).select_from(
+        select(_r.c.id).where(_r.c.state == bindparam("state")).limit(bindparam("cap")).subquery()
+    )
+)
 _COUNT = Query(select(_r.c.state, func.count()).group_by(_r.c.state))
 
 
@@ -64,53 +71,53 @@ def count(tx: Tx, cap: int | None = None) -> dict[State, int]:
     """Runs by state. It reads an index of all runs unless `cap` says how far to count each state."""
     if cap is None:
         return {State(state): number for state, number in tx.all(_COUNT)}
-    counts: dict[State, int] = {}
-    for state in RUN_STATES:
-        some = select(_r.c.id).where(_r.c.state == state.value).limit(cap).subquery()
-        number = tx.value(select(func.count()).select_from(some))
-        if number:
-            counts[state] = number
-    return counts
+    counts = {state: int(tx.value(_COUNT_SOME, state=state.value, cap=cap)) for state in RUN_STATES}
+    return {state: number for state, number in counts.items() if number}
 
 
 def page(tx: Tx, filter: RunFilter, after: str | None = None, limit: int = 50) -> Page:
     """Runs that pass the filter, newest first, those after the cursor `after` (the `next` of the page before)."""
-    wanted = _conditions(filter, after)
-    # One ordered scan of an index per state, merged: an IN list would sort everything that matches.
-    choices: Iterable[str | None] = dict.fromkeys(filter.states or _all_states(filter))
-    parts = [_part(wanted, state, limit + 1) for state in choices]
-    if len(parts) == 1:
-        rows = tx.all(parts[0])
-    else:
-        merged = union_all(*(select(part.subquery()) for part in parts)).subquery()
-        rows = tx.all(select(merged).order_by(merged.c.id.desc()).limit(limit + 1))
+    given = {name: value for name, value in _given(filter, after).items() if value is not None}
+    states = tuple(dict.fromkeys(filter.states or _all_states(filter)))
+    shown = {f"state_{number}": state for number, state in enumerate(states)}
+    rows = tx.all(_page_query(frozenset(given), len(states)), **given, **shown, count=limit + 1)
     items = [RunSummary(*row) for row in rows[:limit]]
     return Page(items, items[-1].id if len(rows) > limit else None)
 
 
-def _all_states(filter: RunFilter) -> tuple[str | None, ...]:
-    """The indexes by definition and by label go on with the state."""
-    return RUN_STATES if filter.definition is not None or filter.label is not None else (None,)
-
-
-def _part(wanted: list[ColumnElement[bool]], state: str | None, limit: int) -> Select[tuple[object, ...]]:
-    more = [] if state is None else [_r.c.state == state]
-    return select(*_SUMMARY).where(*wanted, *more).order_by(_r.c.id.desc()).limit(limit)
-
-
-def _conditions(filter: RunFilter, after: str | None) -> list[ColumnElement[bool]]:
-    equal = {
+def _given(filter: RunFilter, after: str | None) -> dict[str, str | None]:
+    return {
         "definition_id": filter.definition,
         "label": filter.label,
         "parent_id": filter.parent,
         "trigger_id": filter.trigger,
         "out_order_no": filter.out_order_no,
+        "after": after,
+        "since": None if filter.since is None else ident.lower_bound(filter.since),
+        "until": None if filter.until is None else ident.lower_bound(filter.until),
     }
-    wanted: list[ColumnElement[bool]] = [_r.c[name] == value for name, value in equal.items() if value is not None]
-    if after is not None:
-        wanted.append(_r.c.id < after)
-    if filter.since is not None:
-        wanted.append(_r.c.id >= ident.lower_bound(filter.since))
-    if filter.until is not None:
-        wanted.append(_r.c.id < ident.lower_bound(filter.until))
-    return wanted
+
+
+def _all_states(filter: RunFilter) -> tuple[State, ...]:
+    """The indexes by definition and by label go on with the state."""
+    return RUN_STATES if filter.definition is not None or filter.label is not None else ()
+
+
+@lru_cache(maxsize=64)
+def _page_query(given: frozenset[str], states: int) -> Query:
+    """One statement per shape of filter: compiling costs more than running it."""
+    if states < 2:
+        return Query(_part(given, "state_0" if states else None))
+    # One ordered scan of an index per state, merged: an IN list would sort everything that matches.
+    parts = [_part(given, f"state_{number}").subquery() for number in range(states)]
+    merged = union_all(*map(select, parts)).subquery()
+    return Query(select(merged).order_by(merged.c.id.desc()).limit(bindparam("count")))
+
+
+def _part(given: frozenset[str], state: str | None) -> Select[tuple[Any, ...]]:
+    bounds = {"after": _r.c.id < bindparam("after"), "since": _r.c.id >= bindparam("since"),
+              "until": _r.c.id < bindparam("until")}  # fmt: skip
+    query = select(*_SUMMARY).order_by(_r.c.id.desc()).limit(bindparam("count"))
+    for name in sorted(given):
+        query = query.where(bounds[name] if name in bounds else _r.c[name] == bindparam(name))
+    return query if state is None else query.where(_r.c.state == bindparam(state))

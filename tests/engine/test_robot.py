@@ -36,7 +36,7 @@ class Site:
 
     async def until(self, true: Callable[[list[RobotInfo]], bool], timeout_s: float = 10.0) -> list[RobotInfo]:
         async with asyncio.timeout(timeout_s):
-            while not true(found := await self.fleet.robots()):  # noqa: ASYNC110
+            while not true(found := await self.fleet.robots()):
                 await asyncio.sleep(0.005)
         return found
 
@@ -102,7 +102,7 @@ async def test_a_robot_brings_a_load(site: Site):
     outcome = await site.engine.result(run, 20)
     assert outcome.state == State.SUCCEEDED, outcome.error
     assert outcome.outputs == {
-        "agv": "R1", "robot": "R1", "load": "P-1", "battery": 0.989, "at": "shelf", "from": "in",
+        "agv": "R1", "robot": "R1", "load": "P-1", "battery": 0.9945, "at": "shelf", "from": "in",
     }  # fmt: skip
     await site.all_free()
     assert (site.fleet.statistics().accepted, site.fleet.statistics().taken_off) == (2, 0)
@@ -270,12 +270,15 @@ async def test_a_block_that_takes_too_long_stops_its_robot(open_site: Open):
 
 
 async def test_a_parked_run_keeps_its_robot_over_a_restart(open_site: Open):
-    async with open_site(R1, speed=1, metres_per_s=20, operation_s=0.5) as site:
+    async with open_site(R1, speed=1, metres_per_s=10) as site:
         run = await site.start(carry())
         other = await site.engine.submit("robots")
         await site.until(lambda robots: robots[0].order_id is not None)
         await asyncio.sleep(0.3)
         assert site.engine.statistics().scheduler.active == 0
+        claimed = site.engine.statistics().scheduler.claimed
+        await asyncio.sleep(0.2)
+        assert site.engine.statistics().scheduler.claimed == claimed  # nothing brings it back for no reason
         holder = (await site.fleet.robots())[0].run_id
         order = (await site.fleet.robots())[0].order_id
     async with open_site(R1) as site:
@@ -340,6 +343,59 @@ def _forget(tx: Any, order_id: str) -> None:
     from flatwater.store import schema
 
     tx.run(delete(schema.robot_order).where(schema.robot_order.c.id == order_id))
+
+
+async def test_a_request_that_can_never_be_met_fails_and_holds_nobody_up(site: Site):
+    run = await site.start(carry(keyRoute="nowhere"))
+    outcome = await site.engine.result(run, 10)
+    assert (outcome.state, outcome.error_path) == (State.FAILED, "-1/1")
+    assert "'nowhere' is not on the robots' map" in (outcome.error or "")
+    await site.engine.save(plan("easy", carry()), "easy")
+    assert (await site.engine.result(await site.engine.submit("easy"), 20)).state == State.SUCCEEDED
+
+
+async def test_a_driver_that_fails_is_asked_again(site: Site, monkeypatch: pytest.MonkeyPatch):
+    failures = {"release": 2, "select": 1}
+    assert site.engine.services.robots is not None
+    monkeypatch.setattr(site.engine.services.robots, "_recheck_s", 0.05)
+    monkeypatch.setattr(site.engine.services.robots, "_retry_s", 0.05)
+    for name in failures:
+        monkeypatch.setattr(site.fleet, name, _failing(name, getattr(site.fleet, name), failures))
+    run = await site.start(carry())
+    assert (await site.engine.result(run, 20)).state == State.SUCCEEDED
+    await site.all_free()
+    assert failures["release"] == failures["select"] == 0
+
+
+def _failing(name: str, method: Any, failures: dict[str, int]) -> Any:
+    async def call(*args: Any) -> Any:
+        if failures[name]:
+            failures[name] -= 1
+            raise OSError("the fleet does not answer")
+        return await method(*args)
+
+    return call
+
+
+async def test_an_order_that_may_have_arrived_is_not_given_up(site: Site, monkeypatch: pytest.MonkeyPatch):
+    """The answer to `send` is lost, and then the fleet is silent for a while: no failure, no second order."""
+    assert site.engine.services.robots is not None
+    monkeypatch.setattr(site.engine.services.robots, "_recheck_s", 0.05)
+    monkeypatch.setattr(site.engine.services.robots, "_retry_s", 0.05)
+    send, lookup, deaf = site.fleet.send, site.fleet.lookup, {"lookup": 3}
+
+    async def answerless(order: Any) -> None:
+        monkeypatch.setattr(site.fleet, "send", send)
+        await send(order)
+        monkeypatch.setattr(site.fleet, "lookup", _failing("lookup", lookup, deaf))
+        raise TimeoutError
+
+    monkeypatch.setattr(site.fleet, "send", answerless)
+    run = await site.start(b(1, "CSelectAgvBp", default=[b(2, "CAgvOperationBp", {"targetSiteLabel": "shelf"})]))
+    outcome = await site.engine.result(run, 20)
+    assert outcome.state == State.SUCCEEDED, outcome.error
+    assert (site.fleet.statistics().accepted, site.fleet.statistics().violations) == (1, 0)
+    await site.all_free()
 
 
 async def test_without_robots_the_error_says_so(tmp_path: Path):

@@ -2,8 +2,8 @@
 
 Goods come in at the left and go out at the right. Two aisles run along the hall; between them stand the dense lanes:
 
-    EMPTY-1 … EMPTY-6                                  OUT-2
-    ═══ aisle 2 (y 14) ═══════════════╤════╤════╤══════
+    EMPTY-1 … EMPTY-6                                   OUT-2
+    ═══ aisle 2 (y 14) ═════════════════════════╤══════
     BUF-C-1 … BUF-C-4                 │    │    │       OUT-1
     BUF-B-1 … BUF-B-4            LANE1│LANE2│FLOW│      LINE-2
     ═══ aisle 1 (y 6) ════════════════╧════╧════╧══════
@@ -26,7 +26,7 @@ MAP = "small-hall"
 SKUS = ("bolts", "gears", "pumps", "seals", "valves")
 EMPTY_PALLET = "empty pallet"
 LANE_DEPTH = 5
-AISLE_1 = (2, 5, 8, 10, 13, 16, 19, 22, 24, 27, 30, 34, 38)
+AISLE_1 = (2, 4, 7, 10, 13, 16, 19, 22, 24, 27, 30, 34, 38)
 AISLE_2 = (2, 7, 10, 13, 16, 19, 22, 24, 27, 30, 34, 38)
 CROSSINGS = (2, 22, 34)
 COLUMNS = (10, 13, 16, 19)
@@ -38,8 +38,8 @@ SPURS = {  # stations off the aisles: x, y and the node that leads there
     "LINE-2": (40, 8, "A1-38"),
     "OUT-1": (40, 12, "A2-38"),
     "OUT-2": (40, 16, "A2-38"),
-    "CHARGE-1": (5, 3, "A1-5"),
-    "CHARGE-2": (8, 3, "A1-8"),
+    "CHARGE-1": (4, 3, "A1-4"),
+    "CHARGE-2": (7, 3, "A1-7"),
     "PARK-1": (22, 3, "A1-22"),
     "PARK-2": (24, 3, "A1-24"),
     "PARK-3": (27, 3, "A1-27"),
@@ -105,5 +105,6 @@ def fleet(store: Store, *, speed: float = 10.0, seed: int = 1, ledger: Ledger | 
         seed=seed,
         failures=(Failure(operation="ForkLoad", probability=0.1, at="FLOW"),),
         chargers=("CHARGE-1", "CHARGE-2"),
+        keep_s=3600.0,
     )
     return Fleet(store, plant(), ROBOTS, options=options, ledger=ledger, name="small hall")

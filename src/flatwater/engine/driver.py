@@ -168,7 +168,8 @@ class RobotDriver(Protocol):
     async def select(self, request: SelectRequest) -> str | None:
         """Hold the best free robot for ``request`` and return its id; ``None`` when none is free.
 
-        Idempotent by ``(run_id, path)``. Later, when a robot comes free, the driver reports `RobotFree`.
+        Idempotent by ``(run_id, path)``. Later, when a robot comes free, the driver reports `RobotFree`. Raises
+        `NotFoundError` or `InputError` for a request that can never be met: that fails the block.
         """
         ...
 

@@ -29,7 +29,7 @@ from flatwater.engine.driver import (
     SelectRequest,
 )
 from flatwater.engine.signal import Parked
-from flatwater.errors import ClosedError, FencedError
+from flatwater.errors import ClosedError, FencedError, InputError, NotFoundError
 from flatwater.store import robot_waiter as waits
 from flatwater.store import waiter as waiters
 from flatwater.store.robot_waiter import FIRST, HOLD, Place
@@ -125,8 +125,12 @@ class RobotBridge:
         self._nudge.set()
 
     async def keeps(self, run_id: str, path: str, robot_id: str) -> bool:
-        """Whether that block still has the robot, as the driver sees it."""
-        robots = await self.driver.robots()
+        """Whether that block still has the robot, as the driver sees it; it has when the driver cannot be asked."""
+        try:
+            robots = await self.driver.robots()
+        except Exception as error:
+            log.warning("the robots cannot be asked: %s", error)
+            return True
         return any((robot.id, robot.run_id, robot.path) == (robot_id, run_id, path) for robot in robots)
 
     async def robot(self, robot_id: str) -> RobotInfo | None:
@@ -242,12 +246,19 @@ class RobotBridge:
         rows = await self._services.store.read(waiters.load, sorted(runs))
         blocks, orders = _wanted(row for found in rows.values() for row in found)
         for robot in busy:
-            if robot.order_id and robot.order_id not in orders:
-                await self.driver.cancel(robot.order_id)
-                self._counts["canceled"] += 1
-            if robot.run_id and (robot.run_id, robot.path) not in blocks:
-                await self.driver.release(robot.id, robot.run_id, robot.path or "")
-                self._counts["released"] += 1
+            try:
+                await self._give_back_one(robot, blocks, orders)
+            except Exception as error:  # one robot that does not answer keeps nobody else waiting
+                self._counts["failures"] += 1
+                log.warning("robot %s could not be given back, trying again later: %s", robot.id, error)
+
+    async def _give_back_one(self, robot: RobotInfo, blocks: set[tuple[str, str | None]], orders: set[str]) -> None:
+        if robot.order_id and robot.order_id not in orders:
+            await self.driver.cancel(robot.order_id)
+            self._counts["canceled"] += 1
+        if robot.run_id and (robot.run_id, robot.path) not in blocks:
+            await self.driver.release(robot.id, robot.run_id, robot.path or "")
+            self._counts["released"] += 1
 
     async def _serve(self) -> None:
         """Ask for a robot for each who waits, in order; one who cannot be served holds nobody up."""
@@ -263,13 +274,19 @@ class RobotBridge:
             after = (rows[-1].rank, rows[-1].since, rows[-1].run_id, rows[-1].path)
 
     async def _serve_one(self, row: Waiter) -> bool:
+        """False when there is no robot for it now. A request that can never be met fails its block."""
         request = msgspec.json.decode(row.want or "{}", type=SelectRequest)
-        robot_id = await self.driver.select(request)
-        if robot_id is None:
-            return False
-        self._counts["selected"] += 1
+        try:
+            robot_id = await self.driver.select(request)
+        except (NotFoundError, InputError) as error:
+            given = {"error": str(error)}
+        else:
+            if robot_id is None:
+                return False
+            self._counts["selected"] += 1
+            given = {"robot": robot_id}
         call = self._services.store.writer.call
-        grants: list[Grant] = await call(waits.serve, row.run_id, row.path, _text({"robot": robot_id}))
+        grants: list[Grant] = await call(waits.serve, row.run_id, row.path, _text(given))
         self._services.granted(grants)
         return True
 

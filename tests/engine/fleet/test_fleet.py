@@ -67,7 +67,7 @@ async def test_a_load_is_carried_and_takes_its_time(store: Store):
         info = next(robot for robot in await robots.robots() if robot.id == "R1")
         assert (info.station, info.last_station, info.x, info.carrying) == ("out", "shelf", 30, None)
         assert info.battery is not None
-        assert info.battery == pytest.approx(1 - 30 / 2000 - 2 / 1000)
+        assert info.battery == pytest.approx(1 - 30 / 4000 - 2 / 2000)
         assert info.run_id == "run"
         ear.close()
 

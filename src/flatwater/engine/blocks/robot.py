@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from flatwater.engine.block import BlockCall, block
-from flatwater.engine.driver import OrderState, RobotInfo, RobotOrder, SelectRequest
+from flatwater.engine.driver import OrderState, OrderStatus, RobotInfo, RobotOrder, SelectRequest
 from flatwater.errors import RunError
 from flatwater.store import robot_waiter as waits
 from flatwater.store.robot_waiter import HOLD, ROBOT, SELECT
@@ -88,6 +88,8 @@ async def _acquire(call: BlockCall, bridge: RobotBridge, request: SelectRequest)
         put(waits.put(row))
         bridge.look()
     answer = await call.wait(ROBOT, SELECT, reason=reason, insert=False)
+    if "error" in answer:
+        raise RunError(answer["error"], where=call.path)
     put(waits.hold(row, answer["robot"]))
     return str(answer["robot"])
 
@@ -142,22 +144,33 @@ async def operate(
 
 
 async def _carry_out(call: BlockCall, bridge: RobotBridge, order: RobotOrder) -> dict[str, Any]:
-    """Send the order unless it has arrived already, and wait for its end; that may have come long ago."""
+    """Send the order unless it has arrived already, and wait for its end; that may have come long ago.
+
+    When the driver cannot be asked the block just waits: the bridge goes on asking, and tells what it hears.
+    """
     reason = _doing(order)
     wait = call.waited()
     again = wait is not None and wait.granted is msgspec.UNSET
-    known = await bridge.driver.lookup(order.id) if again else None
+    known = await _lookup(bridge, order) if again else None
     while True:
         if wait is None or wait.granted is msgspec.UNSET:
-            if known is not None and known.ended:
+            if isinstance(known, OrderStatus) and known.ended:
                 return {"ok": known.state is OrderState.SUCCEEDED, "result": known.result, "error": known.error}
             await _expect(call, order, reason)
             if known is None:
-                await _send(bridge, order)
+                await _send(call, bridge, order)
         answer: dict[str, Any] = await call.wait(ROBOT, order.id, reason=reason, insert=False)
         if answer["order"] == order.id and not answer.get("lost"):
             return answer
-        wait, known = call.waited(), await bridge.driver.lookup(order.id)
+        wait, known = call.waited(), await _lookup(bridge, order)
+
+
+async def _lookup(bridge: RobotBridge, order: RobotOrder) -> OrderStatus | Exception | None:
+    """What the driver knows of the order; the error when it cannot say."""
+    try:
+        return await bridge.driver.lookup(order.id)
+    except Exception as error:
+        return error
 
 
 async def _expect(call: BlockCall, order: RobotOrder, reason: str) -> None:
@@ -167,13 +180,14 @@ async def _expect(call: BlockCall, order: RobotOrder, reason: str) -> None:
         await call.services.store.writer.put(waits.put(_row(call, wait, None, call.rank)))
 
 
-async def _send(bridge: RobotBridge, order: RobotOrder) -> None:
-    """Send; when that fails the order may still have arrived, and then it counts."""
+async def _send(call: BlockCall, bridge: RobotBridge, order: RobotOrder) -> None:
+    """Send. When that fails and nobody can say that the order did not arrive, it counts as sent."""
     try:
         await bridge.driver.send(order)
-    except Exception:
-        if await bridge.driver.lookup(order.id) is None:
+    except Exception as error:
+        if await _lookup(bridge, order) is None:
             raise
+        call.log(f"order {order.id} may have arrived all the same: {error}", "warning")
 
 
 def _doing(order: RobotOrder) -> str:

@@ -35,8 +35,7 @@ class FleetOptions:
     """
 
     speed: float = 1.0
-    """Clock of the simulated world, 1 … 100 times life. It also divides the time of orders that are under way only
-    when they set out, so it cannot be changed later."""
+    """Clock of the simulated world, 1 … 100 times life. What is under way at a restart goes on as it was planned."""
     seed: int = 1
     """Of the random numbers. Whether an order fails depends on the seed and the order's id alone."""
     metres_per_s: float = 1.0
@@ -44,9 +43,9 @@ class FleetOptions:
     """Duration of loading, unloading and any other operation but ``Charge``."""
     failures: tuple[Failure, ...] = ()
     """The first that fits decides; operations that none fits never fail."""
-    drain_per_m: float = 1 / 2000
-    """Share of the battery for one metre: 2 km on one charge."""
-    drain_per_operation: float = 1 / 1000
+    drain_per_m: float = 1 / 4000
+    """Share of the battery for one metre: 4 km on one charge."""
+    drain_per_operation: float = 1 / 2000
     charge_per_s: float = 1 / 600
     """From empty to full in 10 minutes."""
     low_battery: float = 0.2

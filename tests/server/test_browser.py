@@ -94,7 +94,7 @@ def test_the_overview_answers(desk: Desk) -> None:
     page = desk.open()
     expect(page.locator(".page-note")).to_have_text("Ready: takes new runs.")
     expect(page.locator('[data-test="verdict"]')).to_have_text(
-        re.compile(r"^\d+(\.\d)? MB, (measuring|flat|growing|falling): ")
+        re.compile(r"^\d+(\.\d)? MB, (measuring|settling|flat|growing|falling): ")
     )
     expect(page.locator(".link-state")).to_have_text("Live")
     for tile in page.locator(".tile-value").all():

@@ -5,7 +5,7 @@
 import { bytes, duration, signedMb } from "./format";
 
 export type Sample = readonly [at: number, bytes: number];
-export type Verdict = { kind: "measuring" | "flat" | "growing" | "falling"; sentence: string; perHour: number | null };
+export type Verdict = { kind: "measuring" | "settling" | "flat" | "growing" | "falling"; sentence: string; perHour: number | null };
 
 export interface SlopeOptions {
   windowS?: number;
@@ -19,6 +19,9 @@ const MIN_WINDOW_S = 120;
 const WARM_UP_S = 60;
 const MAX_POINTS = 120;
 const MIN_POINTS = 8;
+/** Bounded caches and rings fill for some minutes more: only much growth is called growth before this. */
+const SETTLED_S = 600;
+const SETTLING_SHARE = 0.25;
 /** Below these growth is called flat: 1 % of the size, or 1 MB, in an hour. */
 const FLAT_SHARE_PER_HOUR = 0.01;
 const FLAT_BYTES_PER_HOUR = 1e6;
@@ -32,10 +35,13 @@ export function verdict(samples: readonly Sample[], options: SlopeOptions = {}):
   const trend = theilSen(points);
   const perHour = trend.slope * 3600;
   const over = `over the last ${duration(Math.round(span / 60) * 60)}`;
-  const amount = span >= 600 ? `${signedMb(perHour)}/h` : signedMb(trend.slope * span);
+  const amount = span >= SETTLED_S ? `${signedMb(perHour)}/h` : signedMb(trend.slope * span);
   const flat = Math.max(FLAT_BYTES_PER_HOUR, FLAT_SHARE_PER_HOUR * last[1]);
   if (Math.abs(perHour) < flat) return { kind: "flat", sentence: `flat: ${amount} ${over}`, perHour };
   if (trend.low <= 0 && trend.high >= 0) return { kind: "flat", sentence: `flat: no trend ${over} (${range(points)})`, perHour };
+  if (span < SETTLED_S && trend.slope * span < SETTLING_SHARE * last[1]) {
+    return { kind: "settling", sentence: `settling: ${amount} ${over}, as caches fill; a verdict takes 10 min`, perHour };
+  }
   const kind = perHour > 0 ? "growing" : "falling";
   return { kind, sentence: `${kind}: ${amount} ${over}${limit(last[1], trend.slope, options.limitBytes)}`, perHour };
 }

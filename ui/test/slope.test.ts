@@ -32,6 +32,12 @@ describe("verdict", () => {
     expect(verdict(series(30, -12e6)).kind).toBe("falling");
   });
 
+  it("gives a young server time to fill its caches, but not any time", () => {
+    expect(verdict(series(4, 40e6)).sentence).toBe("settling: +2.7 MB over the last 4 min, as caches fill; a verdict takes 10 min");
+    expect(verdict(series(4, 900e6)).kind).toBe("growing");
+    expect(verdict(series(11, 40e6)).kind).toBe("growing");
+  });
+
   it("is not moved by a spike", () => {
     const spiked = series(30, 0).map(([at, size], i) => [at, i === 90 ? size * 3 : size] as const);
     expect(verdict(spiked).kind).toBe("flat");

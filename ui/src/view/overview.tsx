@@ -20,6 +20,7 @@ import type { Page, Run } from "../type";
 import { useEffect } from "preact/hooks";
 
 const EVERY_MS = 4000;
+const VERDICT_TONE = { measuring: "", settling: "", flat: "good", falling: "good", growing: "bad" };
 const TROUBLES = 5;
 const WAITING_READ = 100;
 const REASONS = 4;
@@ -108,7 +109,7 @@ function MemoryCard() {
       class="memory"
       title="Memory of the server"
       note={
-        <span class="verdict" data-verdict={answer.kind === "growing" ? "bad" : answer.kind === "measuring" ? "" : "good"} data-test="verdict">
+        <span class="verdict" data-verdict={VERDICT_TONE[answer.kind]} data-test="verdict">
           {bytes(rss)}, {answer.sentence}
         </span>
       }

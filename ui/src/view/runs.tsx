@@ -192,7 +192,8 @@ function Row({ run, selected, onToggle }: { run: Run; selected: boolean; onToggl
           <Sentence run={run} />
         </span>
       </td>
-      <td class="number">{run.priority}</td>
+      {/* A run that only an event has told of is known in part until the next load. */}
+      <td class="number">{run.version === 0 ? "–" : run.priority}</td>
       <td class="number">
         <Age at={run.created_at} />
       </td>

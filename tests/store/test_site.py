@@ -137,7 +137,7 @@ async def test_a_granted_site_is_taken_at_the_next_activation(store: Store) -> N
     await acquire(store, Want(site_id="S"), other.id)
     (grant,) = await store.writer.call(site.release, owner.id, NOW)
     assert (grant.run_id, grant.path, grant.worker) == (other.id, "-1/1", store.worker)
-    assert await store.read(waiter.granted, store.worker) == [grant]
+    assert await store.read(waiter.granted, store.worker) == [msgspec.structs.replace(grant, since=NOW)]
     assert await acquire(store, Want(site_id="S"), other.id) == "S"
     assert (await store.read(waiter.load, [other.id]))[other.id] == []
     assert await acquire(store, Want(site_id="S"), other.id) == "S"

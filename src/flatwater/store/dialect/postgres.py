@@ -109,7 +109,7 @@ class Postgres(Dialect):
     def sessions(self, connection: Connection) -> list[tuple[str, str, float]]:
         rows = connection.execute(
             "SELECT coalesce(usename, '?') || ' ' || pid, coalesce(state, '?') || ': ' || left(query, 80),"
-            " coalesce(extract(epoch FROM now() - state_change), 0)::float8"
+            " greatest(coalesce(extract(epoch FROM clock_timestamp() - state_change), 0), 0)::float8"
             " FROM pg_stat_activity WHERE datname = current_database() ORDER BY 3 DESC"
         )
         return [(who, what, seconds) for who, what, seconds in rows.fetchall()]

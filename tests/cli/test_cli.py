@@ -107,7 +107,7 @@ def test_run_with_sites_and_with_blocks_of_a_module(tmp_path: Path) -> None:
         "from flatwater.engine import block\n\n"
         "@block('Weigh')\ndef weigh(site: str) -> dict:\n    return {'kg': len(site)}\n"
     )
-    (tmp_path / "sites.json").write_text(json.dumps([{"id": "A-1", "group_name": "A"}]))
+    (tmp_path / "sites.json").write_text(json.dumps([{"id": "A-1", "group": "A"}]))
     get = b(1, "GetIdleSiteBp", {"groupName": "A", "lock": True, "filled": False}, name="get")
     weigh = b(2, "Weigh", {"site": "=blocks.get.siteId"}, name="weigh")
     (tmp_path / "d.json").write_text(json.dumps(plan("weigh", get, weigh, outputs={"kg": "blocks.weigh.kg"})))

@@ -176,3 +176,7 @@ def test_settings_of_parts_match_the_parts_own_options() -> None:
 def test_every_setting_has_a_description_and_the_reference_is_current() -> None:
     assert [leaf.key for leaf in leaves() if not leaf.description] == []
     assert (DOCS / "settings.md").read_text("utf-8") == reference()
+
+
+def test_the_address_that_clients_are_told_is_no_setting() -> None:
+    assert load(None, environ={"FLATWATER_URL": "http://flow.example"}).settings == load(None, environ={}).settings

@@ -33,7 +33,12 @@ LOOK_S = 0.2
 @click.option("--inputs", "whole", metavar="JSON", help="All inputs as one JSON object.")
 @click.option("--timeout", "timeout_s", type=float, help="Fail the run after so many seconds.")
 @click.option("--quiet", is_flag=True, help="Print the outputs only.")
-@click.option("--sites", "site_file", type=click.Path(path_type=Path), help="JSON list of sites to set up before.")
+@click.option(
+    "--sites",
+    "site_file",
+    type=click.Path(path_type=Path),
+    help="JSON list of sites to set up before, as `sites import` takes it.",
+)
 @click.option("--speed", type=float, default=1.0, show_default=True, help="Speed of the simulated robots' clock.")
 @option.db
 @option.blocks
@@ -68,10 +73,11 @@ def command(
 def _sites(file: Path | None) -> list[SiteSpec]:
     if file is None:
         return []
-    from flatwater.store.site import SiteSpec
+    from flatwater.server.api.site import site_spec
+    from flatwater.server.type.site import SiteInput
 
     try:
-        return msgspec.json.decode(option.document(file), type=list[SiteSpec])
+        return [site_spec(each) for each in msgspec.json.decode(option.document(file), type=list[SiteInput])]
     except msgspec.MsgspecError as error:
         raise click.UsageError(f"{file}: {error}") from None
 

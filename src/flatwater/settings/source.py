@@ -19,7 +19,7 @@ from flatwater.settings.unit import human, measure
 
 DEFAULT_FILE = "flatwater.toml"
 VARIABLE = "FLATWATER_"
-_NOT_SETTINGS = ("FLATWATER_CONFIG", "FLATWATER_TEST_")
+_NOT_SETTINGS = ("FLATWATER_CONFIG", "FLATWATER_TEST_", "FLATWATER_URL")  # the last one tells clients the server
 
 
 class Flag(Struct, frozen=True):

@@ -52,7 +52,7 @@ def _page(tx: Tx, query: SiteQuery) -> list[sites.Site]:
 @table.add("PUT", "/api/sites")
 async def import_sites(service: Service, body: SiteInputs) -> Imported:
     """Create sites, or change those that exist in the fields given. Whoever waits for one of them is offered it."""
-    specs = [_spec(item) for item in body]
+    specs = [site_spec(item) for item in body]
     service.engine.services.granted(await service.store.writer.call(sites.save, specs, time()))
     return Imported(len(specs))
 
@@ -94,7 +94,8 @@ def _changed(row: sites.SiteChange) -> SiteChanged:
     return SiteChanged(row.id, row.at, row.site_id, row.run_id, row.path, msgspec.Raw(row.change.encode()))
 
 
-def _spec(item: SiteInput) -> sites.SiteSpec:
+def site_spec(item: SiteInput) -> sites.SiteSpec:
+    """As the store takes it."""
     given = {name: value for name, value in msgspec.structs.asdict(item).items() if value is not UNSET}
     if "group" in given:
         given["group_name"] = given.pop("group")

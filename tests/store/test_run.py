@@ -111,7 +111,7 @@ async def test_no_wake_is_lost_while_parking(store: Store, early: str) -> None:
 
 async def test_wake_leaves_others_alone(store: Store) -> None:
     running, paused = await started(store), await started(store)
-    await store.writer.put(run.park(paused.id, 1, "PAUSED", None))
+    await store.writer.put(run.ask(paused.id, 1, "pause"), run.park(paused.id, 1, "PAUSED", None))
     await store.writer.put(run.wake(running.id), run.wake(paused.id), run.wake(new_id()))
     states = await store.read(run.states, [running.id, paused.id])
     assert states == {running.id: "RUNNING", paused.id: "PAUSED"}
@@ -271,3 +271,75 @@ async def test_every_state_can_be_stored(store: Store) -> None:
         await insert(store, state=state, queue=None)
     assert await store.read(run.count) == dict.fromkeys(RUN_STATES, 1)
     assert State.SKIPPED not in RUN_STATES
+
+
+async def test_a_pause_withdrawn_while_blocks_end_holds_nothing(store: Store) -> None:
+    new = await started(store)
+    await store.writer.put(run.ask(new.id, 1, "pause"))
+    await store.writer.call(run.resume, new.id, NOW)
+    await store.writer.put(run.park(new.id, 1, "PAUSED", None))
+    row = await store.read(run.get, new.id)
+    assert (row.state, row.queue) == ("QUEUED", "ready")
+
+
+async def test_a_cancel_on_record_is_not_taken_back_by_a_pause(store: Store) -> None:
+    new = await started(store)
+    await store.writer.put(run.ask(new.id, 1, "cancel"))
+    await store.writer.put(run.ask(new.id, 1, "pause"))
+    assert await store.read(run.requests, store.worker) == [(new.id, "cancel")]
+    await store.writer.put(run.end(new.id, 1, "CANCELED", NOW))
+    await store.writer.put(run.ask(new.id, 1, "pause"))
+    row = await store.read(run.get, new.id)
+    assert (row.state, row.request) == ("CANCELED", None)
+
+
+async def test_a_delay_lasts_through_a_pause(store: Store) -> None:
+    late, past = await insert(store, queue="due", due_at=NOW + 9), await insert(store, queue="due", due_at=NOW - 9)
+    for new in (late, past):
+        assert (await store.writer.call(run.request, new.id, "pause", NOW)).done
+        assert (await store.read(run.get, new.id)).state == "PAUSED"
+    assert await store.read(run.next_due) is None
+    for new in (late, past):
+        await store.writer.call(run.resume, new.id, NOW)
+    rows = [await store.read(run.get, new.id) for new in (late, past)]
+    assert [(row.state, row.queue, row.due_at) for row in rows] == [
+        ("QUEUED", "due", NOW + 9),
+        ("QUEUED", "ready", None),
+    ]
+
+
+async def test_a_queued_child_that_is_canceled_tells_its_parent(store: Store) -> None:
+    parent = await started(store)
+    child = await insert(store, parent_id=parent.id, parent_path="-1/1")
+    await store.writer.call(waiter.add, waiter.Waiter(parent.id, "-1/1", "child", child.id, NOW, NOW))
+    await store.writer.put(run.park(parent.id, 1, "WAITING", None))
+    requested = await store.writer.call(run.request, child.id, "cancel", NOW)
+    assert [(grant.run_id, grant.path) for grant in requested.grants] == [(parent.id, "-1/1")]
+    assert '"CANCELED"' in requested.grants[0].granted
+    assert (await store.read(run.get, parent.id)).state == "QUEUED"
+
+
+async def test_a_grant_that_was_used_does_not_wake(store: Store) -> None:
+    new = await started(store)
+    await store.writer.put(waiter.put(new.id, "-1/1", "event", "go", NOW, NOW))
+    await store.writer.call(waiter.grant, "event", "go", '"data"')
+    await store.writer.put(waiter.taken(new.id, "-1/1"), run.park(new.id, 1, "WAITING", None))
+    assert (await store.read(run.get, new.id)).state == "WAITING"
+    assert (await store.read(waiter.load, [new.id]))[new.id][0].granted == '"data"'
+
+
+async def test_what_a_worker_lost_sight_of_can_be_given_back(store: Store) -> None:
+    lost, moved = await started(store), await started(store)
+    held = await store.read(run.owned, store.worker)
+    await store.writer.put(run.park(moved.id, 1, "WAITING", None), run.wake(moved.id))
+    await store.writer.call(run.claim, 1, store.worker, NOW)
+    assert await store.writer.call(run.requeue, store.worker, held) == [lost.id]
+    assert await store.read(run.states, [lost.id, moved.id]) == {lost.id: "QUEUED", moved.id: "RUNNING"}
+
+
+async def test_one_run_may_be_claimed_out_of_turn(store: Store) -> None:
+    first, second = await insert(store, rank=1.0), await insert(store, rank=2.0)
+    claimed = await store.writer.call(run.claim, 1, store.worker, NOW, second.id)
+    assert [one.id for one in claimed] == [second.id]
+    assert await store.writer.call(run.claim, 1, store.worker, NOW, second.id) == []
+    assert [one.id for one in await store.writer.call(run.claim, 9, store.worker, NOW)] == [first.id]

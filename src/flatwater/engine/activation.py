@@ -96,6 +96,8 @@ class Activation:
                 raise BranchStopped
         if self.stopping is not None and not (self.canceled and node.type in WALKS and self.began(path)):
             self.check_stopped(path)
+        if self.services.store.writer.full:
+            await self.services.store.writer.room()
         if node.disabled:
             self.journal.step(node, path, State.SKIPPED, time())
             return
@@ -330,12 +332,17 @@ class Activation:
 
     # ---- being stopped --------------------------------------------------------------------------
 
-    def stop(self, reason: str, *, at_once: bool) -> None:
-        """Leave memory: blocks that wait stop now, those that execute at once or at their end."""
+    def stop(self, reason: str, *, at_once: bool, recorded: bool = False) -> None:
+        """Leave memory: blocks that wait stop now, those that execute at once or at their end.
+
+        A cancel or a pause goes on record before anything that comes of it, unless it is ``recorded`` already.
+        """
         if self.finishing:
             return  # its end is decided and on the way to the disk
         if self.canceled and reason == "cancel":
             return  # a second one must not disturb the clean-up
+        if not recorded and reason in ("cancel", "pause"):
+            self.journal.ask("cancel" if reason == "cancel" else "pause")
         if self.stopping is None or reason == "cancel":
             self.stopping = reason
         self.canceled = self.canceled or reason == "cancel"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from time import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -31,15 +31,15 @@ from flatwater.engine.result import Outcome, Results
 from flatwater.engine.runner import Runner
 from flatwater.engine.scheduler import Scheduler, SchedulerStatistics
 from flatwater.engine.service import Services
+from flatwater.engine.steering import Steering
 from flatwater.engine.submission import Origin, Submission, as_claimed, new_run
 from flatwater.engine.trigger import Triggers
 from flatwater.engine.web import Web
-from flatwater.errors import InputError
+from flatwater.errors import FencedError, InputError, LimitError
 from flatwater.store import event as events
 from flatwater.store import log as logs
 from flatwater.store import run as runs
 from flatwater.store import site as sites
-from flatwater.store import step as steps
 from flatwater.store.run import NewRun
 from flatwater.store.state import ENDED, State
 
@@ -125,6 +125,7 @@ class Engine:
         self._bind()
         self._stack = AsyncExitStack()
         self._results = Results(store)
+        self._steering = Steering(store, self.scheduler, self.library, self._results, self._begin)
         self._news = NewsLoop(store, self.scheduler, self._results, self.options.poll_s)
         self.durations = Histogram("run durations", ledger=self.ledger)
         self._submitted = 0
@@ -202,9 +203,17 @@ class Engine:
         await self.scheduler.drain(timeout_s)
 
     def _fenced(self) -> None:
-        log.error("another process has taken over this one's runs: leaving them")
-        for activation in list(self.scheduler.active.values()):
-            activation.stop("release", at_once=True)
+        log.error("another process has taken over this one's runs: leaving them, and beginning anew")
+        self._loops.start(self._join_again(), name="join again")
+
+    async def _join_again(self) -> None:
+        """After a time in which this process could not show that it lives: leave all runs, and be a worker anew."""
+        await self.scheduler.leave_all()
+        with suppress(FencedError):
+            await self.store.writer.flush()  # what they still wrote is refused; nothing of it may come later
+        await self.store.leave()
+        await self.store.join()
+        self.scheduler.go_on()
 
     # ---- definitions ----------------------------------------------------------------------------
 
@@ -317,52 +326,19 @@ class Engine:
 
     async def cancel(self, run_id: str) -> None:
         """End a run as CANCELED, wherever it is. Raises ``ConflictError`` when it has ended."""
-        await self._request(run_id, "cancel")
+        await self._steering.request(run_id, "cancel")
 
     async def pause(self, run_id: str) -> None:
         """Let executing blocks end, then hold the run until ``resume``."""
-        await self._request(run_id, "pause")
-
-    async def _request(self, run_id: str, what: str) -> None:
-        while (activation := self.scheduler.active.get(run_id)) is not None:
-            reached = not activation.finishing
-            activation.stop(what, at_once=what == "cancel")
-            await activation.over()
-            if reached:
-                return
-        requested = await self.store.writer.call(runs.request, run_id, what, time())
-        if requested.done:
-            await self._results.look(run_id)
-        else:
-            self.scheduler.ready()
+        await self._steering.request(run_id, "pause")
 
     async def resume(self, run_id: str) -> None:
         """Go on with a PAUSED run. For one that needs an operator: its block did happen, go on after it."""
-        row = await self.store.read(runs.get, run_id)
-        if row.state == State.NEEDS_OPERATOR:
-            await self._settle_steps(run_id, State.SUCCEEDED)
-        await self.store.writer.call(runs.resume, run_id, time())
-        self.scheduler.ready()
+        await self._steering.decide(run_id, "resume")
 
     async def retry(self, run_id: str) -> None:
         """Go on with a FAILED or CANCELED run at the block that failed; NEEDS_OPERATOR: execute that block again."""
-        row = await self.store.read(runs.get, run_id)
-        if row.state == State.NEEDS_OPERATOR:
-            await self._settle_steps(run_id, State.FAILED)
-        await self.store.writer.call(runs.retry, run_id, time())
-        self.scheduler.ready()
-
-    async def _settle_steps(self, run_id: str, state: State) -> None:
-        """Close the records of outside calls whose end nobody knew, as a person says."""
-        now = time()
-        for step in (await self.store.read(steps.load, [run_id])).get(run_id, ()):
-            if step.state == State.RUNNING and step.order_id is not None:
-                await self.store.writer.put(
-                    steps.put(
-                        run_id, step.path, step.block_id, step.name, step.type, state, step.attempt,
-                        step.started_at, now, step.outputs, step.progress, step.order_id, step.error,
-                    )
-                )  # fmt: skip
+        await self._steering.decide(run_id, "retry")
 
     async def publish(self, name: str, data: Any = None) -> Delivery:
         """Deliver an external event to the blocks that wait for it, and start what it triggers."""
@@ -411,7 +387,8 @@ class Engine:
 
     def _trim_log(self, run_id: str) -> None:
         trim = self.store.writer.call(logs.trim, run_id, self.options.max_log_lines)
-        self._loops.start(trim, name=f"trim the log of {run_id}")
+        with suppress(LimitError):  # the next lines will ask again
+            self._loops.start(trim, name=f"trim the log of {run_id}")
 
     async def _watch(self) -> None:
         """Prove that contexts die with their runs."""

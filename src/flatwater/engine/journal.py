@@ -218,6 +218,10 @@ class Journal:
     def end_wait(self, path: str) -> None:
         self._last = self._writer.put(waiters.delete(self._run_id, path))
 
+    def ask(self, what: runs.Request) -> None:
+        """Put a cancel or a pause on record."""
+        self._last = self._writer.put(runs.ask(self._run_id, self._epoch, what))
+
     def forget(self, prefix: str) -> None:
         """Drop the records below a path: those of a loop's iteration long past."""
         self._last = self._writer.put(steps.delete(self._run_id, prefix))

@@ -13,6 +13,7 @@ import msgspec
 from flatwater.errors import NotFoundError
 from flatwater.store import run as runs
 from flatwater.store import waiter as waiters
+from flatwater.store.state import ENDED
 from flatwater.store.waiter import Grant
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ class NewsLoop:
         self._scheduler = scheduler
         self._results = results
         self._poll_s = poll_s
+        self._strays: set[tuple[str, int]] = set()
 
     async def run(self) -> None:
         checked = time()
@@ -68,22 +70,36 @@ class NewsLoop:
 
     async def _ask(self) -> None:
         scheduler, worker = self._scheduler, self._store.worker
-        assert worker is not None
+        if worker is None:
+            return  # on its way to become one again
         found = await self._store.read(news, worker)
         for run_id, request in found.requests:
             activation = scheduler.active.get(run_id)
-            if activation is not None and activation.stopping is None:
-                activation.stop(request, at_once=request == "cancel")
+            if activation is not None and (activation.stopping is None or request == "cancel"):
+                activation.stop(request, at_once=request == "cancel", recorded=True)
         scheduler.granted(found.grants)
         if found.ready:
             scheduler.ready()
         if found.next_due is not None:
             scheduler.due(found.next_due)
-        for run_id in self._results:
-            if run_id not in scheduler.active:
-                with contextlib.suppress(NotFoundError):
-                    await self._results.look(run_id)
+        elsewhere = [run_id for run_id in self._results if run_id not in scheduler.active]
+        if elsewhere:
+            states = await self._store.read(runs.states, elsewhere)
+            for run_id in elsewhere:
+                if states.get(run_id) in ENDED:
+                    with contextlib.suppress(NotFoundError):
+                        await self._results.look(run_id)
 
     async def _recheck(self) -> None:
+        """Take over from processes that died, and take back what this one holds in the store but not in its memory."""
         if await self._store.take_over(time()):
+            self._scheduler.ready()
+        worker = self._store.worker
+        if worker is None:
+            return
+        held = await self._store.read(runs.owned, worker)
+        strays = {(run_id, epoch) for run_id, epoch in held if run_id not in self._scheduler.active}
+        twice, self._strays = sorted(strays & self._strays), strays  # one on its way in or out is no stray twice
+        if twice and (lost := await self._store.writer.call(runs.requeue, worker, twice)):
+            log.error("runs %s were lost sight of; they go on", ", ".join(lost))
             self._scheduler.ready()

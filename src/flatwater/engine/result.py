@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from flatwater.errors import ClosedError
 from flatwater.store import run as runs
 from flatwater.store.run import RunRow
 from flatwater.store.state import ENDED, State
@@ -66,7 +67,8 @@ class Results:
     def close(self) -> None:
         for futures in self._futures.values():
             for future in futures:
-                future.cancel()
+                if not future.done():
+                    future.set_exception(ClosedError("the engine was closed before the run ended"))
         self._futures.clear()
 
     def __contains__(self, run_id: object) -> bool:

@@ -158,9 +158,12 @@ class RobotBridge:
                     await self._restore()
                     restored = True
                 await self._round()
-            except (ClosedError, FencedError) as error:
+            except ClosedError as error:
                 log.info("robots are not served any more: %s", error)
                 return
+            except FencedError as error:
+                log.info("robots are not served for now: %s", error)
+                await asyncio.sleep(self._retry_s)
             except Exception:
                 self._counts["failures"] += 1
                 log.exception("could not serve those who wait for robots; trying again in %g s", self._retry_s)

@@ -38,15 +38,16 @@ log = logging.getLogger(__name__)
 LATER_S = 1.0
 """After this time a run is tried again that could not be begun for want of something other than its definition."""
 
-Loaded = tuple["Claimed", "Memory | None"]
+Loaded = tuple["Claimed", Any]
+"""A claimed run, with the records of its steps, variables and waiters if it was in memory before."""
 
 
-def claim(tx: Tx, limit: int, worker: str, now: float) -> list[tuple[Claimed, Any]]:
-    """Claim runs, with the records of those that were in memory before, in one transaction.
+def claim(tx: Tx, limit: int, worker: str, now: float, only: str | None = None) -> list[Loaded]:
+    """Claim runs (or ``only`` this one), with the records of those that were in memory before, in one transaction.
 
     In one, because a wait granted afterwards then finds the activation and cannot be missed.
     """
-    rows = runs.claim(tx, limit, worker, now)
+    rows = runs.claim(tx, limit, worker, now, only)
     again = [row.id for row in rows if row.activated]
     if not again:
         return [(row, None) for row in rows]
@@ -83,11 +84,14 @@ class Runner:
         self._contexts = contexts
         self._on_left = on_left
 
-    async def begin(self, claimed: Iterable[tuple[Claimed, Any]]) -> None:
+    async def begin(self, claimed: Iterable[Loaded]) -> None:
         """Start an activation for each claimed run; one that cannot start is recorded as such and holds up nobody."""
+        worker = self._services.store.worker
         for row, records in claimed:
             try:
                 flow = self._library.cached(row.hash) or await self._library.flow(row.hash)
+                if self._services.store.worker != worker:
+                    return  # another process has taken these over meanwhile
                 self.start(row, flow, records)
             except (StoreError, LimitError) as error:
                 log.warning("run %s cannot begin now: %s", row.id, error)
@@ -145,7 +149,7 @@ class Runner:
         if row.request is not None:
             if row.request != "cancel" or not cleans_up(flow):
                 return stopped(row.request)
-            activation.stop("cancel", at_once=False)  # what is found begun cleans up
+            activation.stop("cancel", at_once=False, recorded=True)  # what is found begun cleans up
             return await self._outcome(activation)
         if row.deadline_at is None:
             return await self._outcome(activation)

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from flatwater.store.waiter import Grant
 
 log = logging.getLogger(__name__)
+STUBBORN_S = 10.0
+"""How long a canceled block may take to end before its run is given up."""
 PROMOTE = 1_000
 """Runs whose time has come that one transaction makes claimable."""
 
@@ -59,7 +61,7 @@ class Scheduler:
         self._next_due: float | None = 0.0
         self._nudge = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
-        self.stopping = False
+        self._stopping = self._held = False
         self._claimed = 0
         self._parked = 0
 
@@ -68,6 +70,11 @@ class Scheduler:
     @property
     def room(self) -> int:
         return self._options.max_active - len(self.active) - self._reserved
+
+    @property
+    def stopping(self) -> bool:
+        """Whether no run may be taken into memory, for now or for good."""
+        return self._stopping or self._held
 
     def reserve(self) -> bool:
         """Take a place for a run that is about to be stored as RUNNING; false when others are first."""
@@ -81,12 +88,14 @@ class Scheduler:
 
     def entered(self, activation: Activation) -> None:
         self.active[activation.id] = activation
+        if self.stopping:  # it was on its way when everybody was told to leave
+            activation.stop("release", at_once=False)
 
     def left(self, activation: Activation) -> None:
         """The activation is over; somebody else may have its place."""
         if self.active.get(activation.id) is activation:
             del self.active[activation.id]
-        self._idle.pop(activation.id, None)
+        self.busy(activation)
         if self._backlog:
             self._nudge.set()
 
@@ -97,7 +106,8 @@ class Scheduler:
             self._nudge.set()
 
     def busy(self, activation: Activation) -> None:
-        self._idle.pop(activation.id, None)
+        if self._idle.get(activation.id) is activation:
+            del self._idle[activation.id]
 
     # ---- what happens elsewhere -----------------------------------------------------------------
 
@@ -111,12 +121,14 @@ class Scheduler:
         if self._next_due is None or at < self._next_due:
             self._next_due = at
             self._arm()
+        elif self._next_due <= time():  # the clock was set: timers do not follow it
+            self._nudge.set()
 
     def abandoned(self, run_id: str) -> None:
         """Whoever waited for this run is asking it to cancel; one that is not here is found when it is ready."""
         activation = self.active.get(run_id)
         if activation is not None:
-            activation.stop("cancel", at_once=True)
+            activation.stop("cancel", at_once=True, recorded=True)
 
     def granted(self, grants: Iterable[Grant]) -> None:
         """Waits were granted by a transaction that has been committed."""
@@ -132,7 +144,7 @@ class Scheduler:
     async def run(self) -> None:
         """Claim and promote for as long as the engine runs."""
         self._nudge.set()
-        while not self.stopping:
+        while not self._stopping:
             await self._nudge.wait()
             self._nudge.clear()
             try:
@@ -141,6 +153,7 @@ class Scheduler:
             except Exception:
                 log.exception("could not claim runs; trying again in a second")
                 await asyncio.sleep(1.0)
+                self._next_due = 0.0  # what was known of it may be lost
                 self._nudge.set()
 
     async def _promote(self) -> None:
@@ -179,7 +192,7 @@ class Scheduler:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if self._next_due is not None:
+        if self._next_due is not None and not self._stopping:
             loop = asyncio.get_running_loop()
             self._timer = loop.call_later(max(0.0, self._next_due - time()), self._ring)
 
@@ -193,7 +206,7 @@ class Scheduler:
     # ---- the end --------------------------------------------------------------------------------
 
     def stop_claiming(self) -> None:
-        self.stopping = True
+        self._stopping = True
         self._nudge.set()
         if self._timer is not None:
             self._timer.cancel()
@@ -204,14 +217,30 @@ class Scheduler:
         for activation in list(self.active.values()):
             activation.stop("release", at_once=False)
         await self._gone(timeout_s)
+        await self._leave()
+
+    async def leave_all(self) -> None:
+        """Take every run out of memory at once, and no other in before `go_on`."""
+        self._held = True
+        await self._leave()
+
+    def go_on(self) -> None:
+        self._held = False
+        self.ready()
+
+    async def _leave(self) -> None:
         for activation in list(self.active.values()):
             activation.stop("release", at_once=True)
-        await self._gone(None)
+        await self._gone(STUBBORN_S)
+        for run_id in self.active:
+            log.error("a block of run %s does not heed its cancellation; the run is left to whoever claims it", run_id)
 
-    async def _gone(self, timeout_s: float | None) -> None:
-        tasks = [activation.task for activation in self.active.values() if activation.task is not None]
-        if tasks:
-            await asyncio.wait(tasks, timeout=timeout_s)
+    async def _gone(self, timeout_s: float) -> None:
+        until = time() + timeout_s
+        while tasks := [each.task for each in self.active.values() if each.task is not None and not each.task.done()]:
+            _, running = await asyncio.wait(tasks, timeout=max(0.0, until - time()))
+            if running:
+                return
 
     def statistics(self) -> SchedulerStatistics:
         return SchedulerStatistics(

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from sqlalchemy import ColumnElement, bindparam, func, literal_column, select, update
 
 from flatwater.store import schema
 from flatwater.store.dialect import members
 from flatwater.store.run_record import Claimed
 from flatwater.store.state import State
+from flatwater.store.statement import Op, Statement
 from flatwater.store.tx import Query, Tx
 
 _r = schema.run
@@ -17,9 +20,14 @@ _COLUMNS = [_r.c[name] for name in Claimed.__struct_fields__]
 _STARTED = Claimed.__struct_fields__.index("started_at")
 _EPOCH = Claimed.__struct_fields__.index("epoch")
 _LOCKED = Claimed.__struct_fields__.index("locked")
-
+WAKE = Statement(
+    "run.wake", _r, "update", ("id",), key=("id",),
+    given="run.state = 'WAITING' AND run.worker IS NULL",
+    extra={"state": "'QUEUED'", "queue": "'ready'", "due_at": "NULL"},
+)  # fmt: skip
 
 _READY = Query(select(*_COLUMNS).where(_r.c.queue == READY).order_by(_r.c.rank, _r.c.id).limit(bindparam("count")))
+_THIS = Query(select(*_COLUMNS).where(_r.c.id == bindparam("run_id"), _r.c.queue == READY))
 _CLAIM = Query(
     update(_r)
     .where(members(_r.c.id, "ids"))
@@ -41,7 +49,7 @@ _DUE = Query(
 )
 _PROMOTE = Query(update(_r).where(members(_r.c.id, "ids")).values(queue=READY, state=State.QUEUED.value, due_at=None))
 _NEXT_DUE = Query(select(func.min(_r.c.due_at)).where(_r.c.queue == DUE))
-_OWNED = Query(select(_r.c.id).where(_r.c.worker == bindparam("worker_id")).order_by(_r.c.id))
+_OWNED = Query(select(_r.c.id, _r.c.epoch).where(_r.c.worker == bindparam("worker_id")).order_by(_r.c.id))
 _REQUEUE = Query(
     update(_r)
     .where(members(_r.c.id, "ids"))
@@ -52,9 +60,9 @@ _READY_COUNT = Query(
 )
 
 
-def claim(tx: Tx, limit: int, worker: str, now: float) -> list[Claimed]:
-    """Take up to `limit` ready runs in the order of their rank, then of their arrival."""
-    rows = tx.all(_READY, count=limit)
+def claim(tx: Tx, limit: int, worker: str, now: float, only: str | None = None) -> list[Claimed]:
+    """Take up to `limit` ready runs in the order of their rank, then of their arrival; or `only` this one."""
+    rows = tx.all(_READY, count=limit) if only is None else tx.all(_THIS, run_id=only)
     if not rows:
         return []
     tx.run(_CLAIM, ids=[row[0] for row in rows], new_worker=worker, now=now)
@@ -85,9 +93,25 @@ def ready_count(tx: Tx, cap: int) -> int:
     return int(tx.value(_READY_COUNT, cap=cap))
 
 
+def owned(tx: Tx, worker: str) -> list[tuple[str, int]]:
+    """The runs that a worker holds, with their epochs."""
+    return [(run_id, epoch) for run_id, epoch in tx.all(_OWNED, worker_id=worker)]
+
+
 def requeue_of(tx: Tx, worker: str, now: float) -> list[str]:
     """Make all runs of a worker ready again, in their old places; returns their ids."""
-    ids = [row[0] for row in tx.all(_OWNED, worker_id=worker)]
+    return requeue(tx, worker, owned(tx, worker))
+
+
+def requeue(tx: Tx, worker: str, held: Sequence[tuple[str, int]]) -> list[str]:
+    """Make those of these runs ready that the worker still holds in these epochs; returns their ids."""
+    wanted = set(held)
+    ids = [run_id for run_id, epoch in owned(tx, worker) if (run_id, epoch) in wanted]
     if ids:
         tx.run(_REQUEUE, ids=ids)
     return ids
+
+
+def wake(run_id: str) -> Op:
+    """A parked WAITING run becomes ready; others stay as they are."""
+    return WAKE, (run_id,)

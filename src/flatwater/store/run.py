@@ -12,13 +12,25 @@ import msgspec
 from sqlalchemy import bindparam, case, delete, literal_column, or_, select, update
 
 from flatwater.errors import ConflictError, FencedError, NotFoundError
-from flatwater.store import schema
-from flatwater.store.claim import READY, claim, next_due, promote_due, ready_count, requeue_of
+from flatwater.store import schema, waiter
+from flatwater.store.claim import (
+    DUE,
+    READY,
+    claim,
+    next_due,
+    owned,
+    promote_due,
+    ready_count,
+    requeue,
+    requeue_of,
+    wake,
+)
 from flatwater.store.commit import refusable
 from flatwater.store.run_query import children, count, find, get, page, requests, states
 from flatwater.store.run_record import (
     Canceled,
     Claimed,
+    Grant,
     NewRun,
     Page,
     Requested,
@@ -33,9 +45,9 @@ from flatwater.store.tx import Query, Tx
 
 __all__ = [
     "Canceled", "Claimed", "NewRun", "Page", "Request", "Requested", "RunFilter", "RunRow", "RunSummary", "Submitted",
-    "abandon", "again", "cancel", "children", "claim", "count", "end", "find", "get", "insert", "mark", "message",
-    "next_due", "page", "park", "promote_due", "ready_count", "request", "requests", "requeue_of", "respond", "resume",
-    "retry", "set_out_order_no", "states", "submit", "wake",
+    "abandon", "again", "ask", "cancel", "children", "claim", "count", "end", "find", "get", "insert", "mark",
+    "message", "next_due", "owned", "page", "park", "promote_due", "ready_count", "request", "requests", "requeue",
+    "requeue_of", "respond", "resume", "retry", "set_out_order_no", "states", "submit", "wake",
 ]  # fmt: skip
 
 Request: TypeAlias = Literal["cancel", "pause"]
@@ -44,9 +56,11 @@ _r, _s, _w = schema.run, schema.step, schema.waiter
 _KEY = ("id", "epoch")
 _NEW = NewRun.__struct_fields__
 _CLEARED = {"queue": "NULL", "worker": "NULL", "request": "NULL", "wait": "NULL", "due_at": "NULL"}
-# A run that parks as PAUSED has got the pause it was asked for, and no grant may end that: only a cancel goes before.
+# A run that parks as PAUSED has got the pause it was asked for, and no grant may end that: only a cancel goes before,
+# or that the pause was withdrawn meanwhile.
 _AWAKE = (
-    "run.request = 'cancel' OR v.state = 'WAITING' AND (run.request IS NOT NULL OR EXISTS"
+    "run.request = 'cancel' OR v.state = 'PAUSED' AND run.request IS NULL"
+    " OR v.state = 'WAITING' AND (run.request IS NOT NULL OR EXISTS"
     " (SELECT 1 FROM waiter WHERE waiter.run_id = run.id AND waiter.granted IS NOT NULL"
     " AND COALESCE(waiter.due_at, 0) >= 0))"
 )
@@ -78,10 +92,9 @@ AGAIN = Statement(
 MARK = Statement("run.mark", _r, "update", (*_KEY, "state", "wait"), key=_KEY, fenced=True, large=(3,))
 MESSAGE = Statement("run.message", _r, "update", (*_KEY, "state_message"), key=_KEY, fenced=True, large=(2,))
 RESPOND = Statement("run.respond", _r, "update", (*_KEY, "response"), key=_KEY, fenced=True, large=(2,))
-WAKE = Statement(
-    "run.wake", _r, "update", ("id",), key=("id",),
-    given="run.state = 'WAITING' AND run.worker IS NULL",
-    extra={"state": "'QUEUED'", "queue": "'ready'", "due_at": "NULL"},
+ASK = Statement(
+    "run.ask", _r, "update", (*_KEY, "request"), key=_KEY,
+    given="run.ended_at IS NULL AND COALESCE(run.request, '') <> 'cancel'",
 )  # fmt: skip
 ABANDON = Statement(
     "run.abandon", _r, "update", ("id",), key=("id",),
@@ -152,9 +165,12 @@ def respond(run_id: str, epoch: int, response: str) -> Op:
     return RESPOND, (run_id, epoch, response)
 
 
-def wake(run_id: str) -> Op:
-    """A parked WAITING run becomes ready; others stay as they are."""
-    return WAKE, (run_id,)
+def ask(run_id: str, epoch: int, what: Request) -> Op:
+    """Put on record that the activation was asked to cancel or to pause, so that a crash does not forget it.
+
+    A cancel is never taken back; a pause is, by `resume`, and then the run that parks as PAUSED becomes ready at once.
+    """
+    return ASK, (run_id, epoch, what)
 
 
 def abandon(run_id: str) -> Op:
@@ -168,20 +184,34 @@ _NAME = Query(
     .where(_r.c.id == bindparam("run_id"), _r.c.epoch == bindparam("run_epoch"))
     .values(out_order_no=bindparam("text"))
 )
-_STATE = Query(select(_r.c.state, _r.c.worker, _r.c.epoch).where(_r.c.id == bindparam("run_id")))
+_STATE = Query(select(_r.c.state, _r.c.worker, _r.c.epoch, _r.c.parent_id).where(_r.c.id == bindparam("run_id")))
 _REQUEST = Query(update(_r).where(_r.c.id == bindparam("run_id")).values(request=bindparam("what")))
 _REQUEST_READY = Query(
     update(_r)
     .where(_r.c.id == bindparam("run_id"))
     .values(request=bindparam("what"), state=State.QUEUED.value, queue=READY, due_at=None)
 )
+# What waits for its time (a delay, a back-off) goes on waiting for it after a pause.
 _PAUSE = Query(
-    update(_r).where(_r.c.id == bindparam("run_id")).values(state=State.PAUSED.value, queue=None, due_at=None)
+    update(_r)
+    .where(_r.c.id == bindparam("run_id"))
+    .ordered_values(  # MariaDB evaluates one after another
+        (_r.c.due_at, case((_r.c.state == State.QUEUED.value, _r.c.due_at), else_=None)),
+        (_r.c.state, State.PAUSED.value),
+        (_r.c.queue, None),
+    )
 )
+_LATER = _r.c.due_at > bindparam("now")
 _RESUME = Query(
     update(_r)
     .where(_r.c.id == bindparam("run_id"))
-    .values(state=State.QUEUED.value, queue=READY, due_at=None, request=None, wait=None)
+    .ordered_values(
+        (_r.c.queue, case((_LATER, DUE), else_=READY)),
+        (_r.c.due_at, case((_LATER, _r.c.due_at), else_=None)),
+        (_r.c.state, State.QUEUED.value),
+        (_r.c.request, None),
+        (_r.c.wait, None),
+    )
 )
 _UNPAUSE = Query(update(_r).where(_r.c.id == bindparam("run_id")).values(request=None))
 _RETRY = Query(
@@ -251,7 +281,7 @@ def request(tx: Tx, run_id: str, what: Request, now: float) -> Requested:
     Raises:
         NotFoundError. ConflictError: the run has ended.
     """
-    state, worker, epoch = _look(tx, run_id)
+    state, worker, epoch, _ = _look(tx, run_id)
     if state in ENDED:
         raise ConflictError(f"run {run_id} has ended as {state}")
     if worker is not None:
@@ -262,8 +292,8 @@ def request(tx: Tx, run_id: str, what: Request, now: float) -> Requested:
             tx.run(_PAUSE, run_id=run_id)
         return Requested(State.PAUSED, None, done=True)
     if epoch == 0:
-        cancel(tx, run_id, now)
-        return Requested(State.CANCELED, None, done=True)
+        canceled = cancel(tx, run_id, now)
+        return Requested(State.CANCELED, None, done=True, grants=canceled.grants)
     tx.run(_REQUEST_READY, run_id=run_id, what=what)
     return Requested(State.QUEUED, None, done=False)
 
@@ -274,11 +304,11 @@ def resume(tx: Tx, run_id: str, now: float) -> None:
     Raises:
         NotFoundError. ConflictError: the run is not paused.
     """
-    state, worker, _ = _look(tx, run_id)
+    state, worker, _, _ = _look(tx, run_id)
     if worker is not None:
         tx.run(_UNPAUSE, run_id=run_id)
     elif state in (State.PAUSED, State.NEEDS_OPERATOR):
-        tx.run(_RESUME, run_id=run_id)
+        tx.run(_RESUME, run_id=run_id, now=now)
     else:
         raise ConflictError(f"run {run_id} is {state}, not PAUSED")
 
@@ -289,7 +319,7 @@ def retry(tx: Tx, run_id: str, now: float) -> None:
     Raises:
         NotFoundError. ConflictError: the run is not FAILED, CANCELED or NEEDS_OPERATOR.
     """
-    state, _, _ = _look(tx, run_id)
+    state, _, _, _ = _look(tx, run_id)
     if state not in (State.FAILED, State.CANCELED, State.NEEDS_OPERATOR):
         raise ConflictError(f"run {run_id} is {state}; only FAILED, CANCELED and NEEDS_OPERATOR can be retried")
     tx.run(_FORGET_FAILED, run_id=run_id)
@@ -297,21 +327,25 @@ def retry(tx: Tx, run_id: str, now: float) -> None:
 
 
 def cancel(tx: Tx, run_id: str, now: float) -> Canceled:
-    """End a run that no worker holds as CANCELED, here and now: waiters go, open steps are canceled.
+    """End a run that no worker holds as CANCELED, here and now: waiters go, open steps are canceled, its parent knows.
 
     Its sites stay locked until `site.release`. Raises NotFoundError; ConflictError when a worker holds it or it ended.
     """
-    state, worker, _ = _look(tx, run_id)
+    state, worker, _, parent_id = _look(tx, run_id)
     if worker is not None or state in ENDED:
         raise ConflictError(f"run {run_id} is {state}" + (f" in worker {worker}" if worker else ""))
     tx.run(_CANCEL, run_id=run_id, now=now)
     tx.run(_CANCEL_STEPS, owner_id=run_id, now=now)
     tx.run(_FORGET_WAITERS, run_id=run_id)
-    return Canceled([child.id for child in children(tx, run_id) if child.state not in ENDED])
+    grants: list[Grant] = []
+    if parent_id is not None:
+        grants = waiter.grant_parent(tx, run_id, parent_id, waiter.outcome(State.CANCELED, None, None, "canceled"))
+    return Canceled([child.id for child in children(tx, run_id) if child.state not in ENDED], tuple(grants))
 
 
-def _look(tx: Tx, run_id: str) -> tuple[str, str | None, int]:
+def _look(tx: Tx, run_id: str) -> tuple[str, str | None, int, str | None]:
+    """State, worker, epoch, parent."""
     row = tx.first(_STATE, run_id=run_id)
     if row is None:
         raise NotFoundError(f"run {run_id}")
-    return row[0], row[1], row[2]
+    return row[0], row[1], row[2], row[3]

@@ -154,15 +154,29 @@ class Submitted(msgspec.Struct, frozen=True):
     created: bool
 
 
+class Grant(msgspec.Struct, frozen=True):
+    """A wait that is over. `worker` holds the run in its memory; None: the run was parked and is ready now. `since`,
+    where it is given, is that of the wait meant: the same block may wait anew by the time this is heard."""
+
+    run_id: str
+    path: str
+    granted: str
+    worker: str | None
+    since: float | None = None
+
+
 class Requested(msgspec.Struct, frozen=True):
-    """`done`: the store has done it all; otherwise the activation of `worker`, or the next one, will."""
+    """`done`: the store has done it all; otherwise the activation of `worker`, or the next one, will. `grants`: whoever
+    waited for a run that was canceled here."""
 
     state: str
     worker: str | None
     done: bool
+    grants: tuple[Grant, ...] = ()
 
 
 class Canceled(msgspec.Struct, frozen=True):
-    """`children` are the runs it had started that have not ended."""
+    """`children` are the runs it had started that have not ended, `grants` whoever waited for it."""
 
     children: list[str]
+    grants: tuple[Grant, ...] = ()

@@ -9,9 +9,9 @@ from sqlalchemy import bindparam, func, literal_column, or_, select, update
 
 from flatwater.errors import NotFoundError
 from flatwater.store import schema
-from flatwater.store.claim import READY
+from flatwater.store.claim import READY, wake
 from flatwater.store.dialect import members
-from flatwater.store.run import wake
+from flatwater.store.run_record import Grant
 from flatwater.store.state import ENDED, State
 from flatwater.store.statement import Op, Statement
 from flatwater.store.tx import Query, Tx
@@ -34,18 +34,12 @@ class Waiter(msgspec.Struct, frozen=True):
     granted: str | None = None
 
 
-class Grant(msgspec.Struct, frozen=True):
-    """A wait that is over. `worker` holds the run in its memory; None: the run was parked and is ready now. `since`,
-    where it is given, is that of the wait meant: the same block may wait anew by the time this is heard."""
-
-    run_id: str
-    path: str
-    granted: str
-    worker: str | None
-    since: float | None = None
-
-
 KINDS = ("site", "timer", "child", "event", "robot")
+__all__ = [
+    "Grant", "Waiter", "add", "child_ended", "delete", "get", "give", "grant", "grant_parent", "granted", "load",
+    "mark", "outcome", "place", "put", "take", "taken", "waken",
+]  # fmt: skip
+
 _w, _r = schema.waiter, schema.run
 _FIELDS = Waiter.__struct_fields__
 _COLUMNS = [_w.c[name] for name in _FIELDS]
@@ -76,6 +70,14 @@ _GRANTED = Query(
     select(_w.c.run_id, _w.c.path, _w.c.granted, _r.c.worker, _w.c.since)
     .select_from(_w.join(_r, _r.c.id == _w.c.run_id))
     .where(_w.c.granted.is_not(None), _r.c.worker == bindparam("worker_id"))
+)
+_CHILD_WAITERS = Query(
+    select(_w.c.run_id, _w.c.path).where(
+        _w.c.run_id == bindparam("parent_id"),
+        _w.c.kind == "child",
+        _w.c.key == bindparam("child_id"),
+        _w.c.granted.is_(None),
+    )
 )
 _GRANT = Query(
     update(_w)
@@ -143,6 +145,12 @@ def taken(run_id: str, path: str) -> Op:
 def child_ended(child_id: str, parent_id: str, granted: str) -> tuple[Op, Op]:
     """Grant the parent's waiter for this child, and wake the parent if parked. Put them beside the child's end."""
     return (GRANT_CHILD, (parent_id, "child", child_id, granted)), wake(parent_id)
+
+
+def grant_parent(tx: Tx, child_id: str, parent_id: str, granted: str) -> list[Grant]:
+    """As `child_ended`, for an end that is made here and now."""
+    waiting = tx.all(_CHILD_WAITERS, parent_id=parent_id, child_id=child_id)
+    return give(tx, [(run_id, path, granted) for run_id, path in waiting])
 
 
 def add(tx: Tx, waiter: Waiter) -> str | None:

@@ -40,7 +40,7 @@ class WriterStatistics(Usage, frozen=True, kw_only=True):
 
 
 class Writer:
-    """Use from the loop's thread only. Bounded by `room()`: submitters wait there, progress of runs never does."""
+    """Use from the loop's thread only. Bounded by `room()`: submitters wait there, and runs before each block."""
 
     name = "store.writer"
     kind = "queue"
@@ -103,7 +103,7 @@ class Writer:
 
     async def room(self) -> None:
         """Return when less than the bounds is pending: to be awaited before each submission."""
-        while self._full():
+        while self.full:
             future = self._loop.create_future()
             self._room.append(future)
             await future
@@ -157,7 +157,9 @@ class Writer:
         with contextlib.suppress(RuntimeError):  # rung already
             self._bell.release()
 
-    def _full(self) -> bool:
+    @property
+    def full(self) -> bool:
+        """Whether as much is pending as the bounds allow."""
         over = self._pending_ops >= self._options.max_pending_ops
         return over or self._pending_bytes >= self._options.max_pending_bytes
 
@@ -168,7 +170,7 @@ class Writer:
             self._refused += item.error is not None
             if not item.settle():
                 _log.error("a write was refused while nobody awaited it: %s", item.error)
-        if self._room and not self._full():
+        if self._room and not self.full:
             waiting, self._room = self._room, []
             for future in waiting:
                 if not future.done():

@@ -156,6 +156,15 @@ class DefinitionError(FlatwaterError):
         return "\n  ".join([super().__str__(), *map(str, self.problems)])
 
 
+class InputsError(DefinitionError):
+    """The inputs of the run are not valid.
+
+    ``problems`` lists all that is wrong, each with its path, never just the first.
+    """
+
+    code = "inputs"
+
+
 class ExpressionError(FlatwaterError):
     """The expression could not be evaluated."""
 

@@ -16,6 +16,7 @@ from flatwater.engine.document import Document, Problems, check_plain, decode, e
 from flatwater.engine.node import RELEASES, Flow, InputParam, Limits, Node, Release, Retry
 from flatwater.engine.parameter import ConversionError, ParamType, blank, convert
 from flatwater.engine.validation import compile_definition
+from flatwater.errors import InputsError
 
 _USUAL: Final = Limits()
 
@@ -47,7 +48,7 @@ def content_hash(data: Document, limits: Limits | None = None) -> str:
 def check_inputs(flow: Flow, inputs: Mapping[str, Any]) -> dict[str, Any]:
     """A run's inputs by the types that the definition states, with defaults; undeclared ones pass as they are.
 
-    Raises `DefinitionError` with every problem, the paths being ``/inputs/<name>``.
+    Raises `InputsError` with every problem, the paths being ``/inputs/<name>``.
     """
     problems = Problems(_USUAL.max_problems)
     found = dict(inputs)
@@ -57,7 +58,7 @@ def check_inputs(flow: Flow, inputs: Mapping[str, Any]) -> dict[str, Any]:
             found[declared.name] = input_value(declared, found.get(declared.name))
         except ConversionError as error:
             problems.add(f"/inputs/{escape(declared.name)}", f"input {declared.name} {error}")
-    problems.raise_any(flow.label)
+    problems.raise_any(flow.label, InputsError)
     return found
 
 

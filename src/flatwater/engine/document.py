@@ -44,10 +44,10 @@ class Problems:
         rest = (Problem("", f"and {self._more:,} more problems"),) if self._more else ()
         return (*self._found, *rest)
 
-    def raise_any(self, where: str = "") -> None:
-        """Raise `DefinitionError` if there are problems."""
+    def raise_any(self, where: str = "", error: type[DefinitionError] = DefinitionError) -> None:
+        """Raise ``error`` if there are problems."""
         if self._found:
-            raise DefinitionError(self.listed(), where=where[:200])
+            raise error(self.listed(), where=where[:200])
 
 
 def escape(key: Any) -> str:

@@ -33,6 +33,7 @@ from flatwater.store import run as runs
 from flatwater.store import step as steps
 from flatwater.store import variable as variables
 from flatwater.store import waiter as waiters
+from flatwater.store.robot_waiter import ROBOT, SELECT
 from flatwater.store.state import ENDED, State
 from flatwater.store.tx import Tx
 
@@ -189,7 +190,8 @@ async def _waits(service: Service, run_id: str) -> list[Wait]:
     waiting = (await service.store.read(waiters.load, [run_id])).get(run_id, [])
     found: list[Wait] = []
     for index, row in enumerate(waiting[:MAX_ITEMS]):
-        queued = index < MAX_PLACES and row.kind in ("site", "robot") and row.granted is None
+        queues = row.kind == "site" or (row.kind, row.key) == (ROBOT, SELECT)
+        queued = queues and index < MAX_PLACES and row.granted is None
         place = await service.store.read(_place, run_id, row.path) if queued else None
         found.append(Wait(row.path, row.kind, row.reason or row.kind, row.since, place))
     return found

@@ -16,7 +16,7 @@ from tests.store.conftest import new_run, started
 
 from flatwater.bounded import Ledger
 from flatwater.errors import DamagedError, SettingError, StoreError, StoreFullError
-from flatwater.store import Store, StoreOptions, cache, migrate, run, variable
+from flatwater.store import Store, StoreOptions, cache, migrate, run, variable, worker
 from flatwater.store.dialect import choose
 from flatwater.store.tx import Tx
 
@@ -148,6 +148,7 @@ async def test_closing_does_not_wait_for_ever(
 ) -> None:
     store = Store.open(sqlite_url, QUICK, ledger)
     async with store:
+        await store.join()
         locked_by_another.execute("BEGIN EXCLUSIVE")
         put = store.writer.put(run.insert(new_run()))
         began = time.monotonic()
@@ -157,6 +158,8 @@ async def test_closing_does_not_wait_for_ever(
         await put
     async with Store.open(sqlite_url, ledger=ledger) as again:
         assert await again.read(run.count) == {}
+        assert await again.take_over(time.time()) == []
+        assert await again.read(worker.page) == [], "it could not say that it left, but its lock is free"
 
 
 async def fill(url: str, ledger: Ledger) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import socket
 import time
@@ -13,7 +14,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from flatwater.bounded import Ledger
-from flatwater.errors import ConflictError
+from flatwater.errors import ConflictError, StoreError
 from flatwater.store import migrate, worker
 from flatwater.store.dialect import Connection, Dialect, choose
 from flatwater.store.ident import new_id
@@ -25,6 +26,7 @@ from flatwater.store.tx import Tx
 from flatwater.store.writer import Writer, WriterStatistics
 
 T = TypeVar("T")
+_log = logging.getLogger(__name__)
 
 
 class StoreStatistics(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,11 +89,15 @@ class Store:
         if not self._open:
             return
         self._open = False
+        self.writer.hasten()
         try:
             await self.leave()
+        except StoreError as error:
+            _log.warning("left without a word, so others take over once they notice: %s", error)
         finally:
             await self.writer.close()
             await self.readers.close()
+            self.dialect.let_go()
 
     async def read(self, function: Callable[..., T], *args: Any) -> T:
         """Run `function(tx, *args)` on a read-only connection in a thread; it sees all commits awaited before.

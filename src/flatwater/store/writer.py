@@ -57,6 +57,7 @@ class Writer:
         self._bell.acquire()
         self._idle = False
         self._closing: float | None = None  # monotonic time after which nothing is tried again
+        self._closed = False
         self._stop = threading.Event()
         self._pending_ops = self._pending_bytes = 0
         self._room: list[asyncio.Future[None]] = []
@@ -132,10 +133,16 @@ class Writer:
             fenced=self.fenced,
         )
 
-    async def close(self) -> None:
-        """Commit what is pending (for at most `close_s` when the database is in trouble), then end the thread."""
+    def hasten(self) -> None:
+        """The end is near: from now on nothing is tried for longer than `close_s` when the database is in trouble."""
         if self._closing is None:
             self._closing = time.monotonic() + self._options.close_s
+
+    async def close(self) -> None:
+        """Commit what is pending (for at most `close_s` when the database is in trouble), then end the thread."""
+        self.hasten()
+        if not self._closed:
+            self._closed = True
             self._stop.set()
             self._ring()
         if self._connection is not None or self._thread.is_alive():
@@ -143,7 +150,7 @@ class Writer:
         self._thread.join()
 
     def _enqueue(self, item: Commit, ops: int) -> Commit:
-        if self._closing is not None:
+        if self._closed:
             raise ClosedError("the store's writer takes nothing more")
         self._pending_ops += ops
         self._pending_bytes += item.size

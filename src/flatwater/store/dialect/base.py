@@ -131,6 +131,9 @@ class Dialect(abc.ABC):
     def close(self, connection: Connection) -> None:
         connection.close()
 
+    def let_go(self) -> None:  # noqa: B027 - most have nothing
+        """Free what this process holds beside its connections."""
+
     def listed(self, items: Sequence[str]) -> Any:
         """A list parameter as the driver wants it."""
         return msgspec.json.encode(items).decode()
@@ -144,7 +147,11 @@ class Dialect(abc.ABC):
             return error
         fault, text = self.fault(error), f"{type(error).__name__}: {error}"
         if fault is Fault.FULL:
-            return StoreFullError(text, where=self.place, hint="free some room on the device or move the database")
+            return StoreFullError(
+                text,
+                where=self.place,
+                hint="free some room on the device, see that it can be written, or move the database",
+            )
         if fault is Fault.DAMAGED:
             return DamagedError(
                 text, where=self.place, hint="restore a backup, or save what `flatwater db check` can read"

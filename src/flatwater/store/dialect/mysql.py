@@ -32,6 +32,7 @@ class Mysql(Dialect):
 
     def __init__(self, url: URL, busy_timeout_s: float) -> None:
         super().__init__(url.set(drivername="mysql+pymysql"), busy_timeout_s)
+        self._max_bytes = 1 << 20  # until the server has told
 
     def connect(self, *, readonly: bool = False) -> Connection:
         options = self.url.translate_connect_args(username="user")
@@ -42,13 +43,19 @@ class Mysql(Dialect):
         except pymysql.Error as error:
             raise DisconnectedError(str(error), where=self.place, hint="is the server up?") from error
         level = "REPEATABLE READ" if readonly else "READ COMMITTED"
+        row = self.execute(connection, "SELECT @@max_allowed_packet", {}).fetchone()
+        self._max_bytes = int(row[0]) - 1024
         self.execute(connection, f"SET SESSION TRANSACTION ISOLATION LEVEL {level}", {})
         self.execute(connection, f"SET SESSION innodb_lock_wait_timeout = {max(1, int(self.busy_timeout_s))}", {})
         return connection
 
     def execute(self, connection: Connection, sql: str, params: dict[str, Any]) -> Any:
         cursor = connection.cursor()
-        cursor.execute(sql, params or None)
+        query = cursor.mogrify(sql, params or None)
+        if len(query) * 4 > self._max_bytes and (size := len(query.encode())) > self._max_bytes:
+            # The server would cut the connection, which looks like an accident that is worth another try.
+            raise pymysql.DataError(1153, f"a statement of {size} bytes, max_allowed_packet is {self._max_bytes}")
+        cursor.execute(query)
         return cursor
 
     def begin(self, connection: Connection) -> None:

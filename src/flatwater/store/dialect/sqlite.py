@@ -20,6 +20,7 @@ from flatwater.store.dialect.base import Connection, Dialect, Fault, Liveness
 from flatwater.store.statement import Statement
 
 HEADER = b"SQLite format 3\x00"
+NEEDED = (3, 35)  # UPDATE … FROM and JSON functions
 _FAULTS = {
     sqlite3.SQLITE_BUSY: Fault.BUSY,
     sqlite3.SQLITE_LOCKED: Fault.BUSY,
@@ -67,6 +68,8 @@ class Sqlite(Dialect):
 
     def _inspect(self, *, readonly: bool) -> None:
         """Say what is wrong with the file before SQLite says less."""
+        if sqlite3.sqlite_version_info < NEEDED:
+            raise StoreError(f"SQLite {sqlite3.sqlite_version} is too old", hint=f"{NEEDED} or later is needed")
         folder = self.path.parent
         if not folder.is_dir():
             raise StoreError("its folder does not exist", where=str(self.path), hint=f"mkdir -p {folder}")
@@ -130,6 +133,9 @@ class Sqlite(Dialect):
 
     def liveness(self, connection: Connection) -> Liveness:
         return self._liveness
+
+    def let_go(self) -> None:
+        self._liveness.forget_all()
 
     def tables(self, connection: Connection) -> set[str]:
         rows = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'")
@@ -197,6 +203,10 @@ class FileLiveness:
         finally:
             os.close(file)
         return True
+
+    def forget_all(self) -> None:
+        for worker_id in list(self._held):
+            self.forget(worker_id)
 
     def forget(self, worker_id: str) -> None:
         with contextlib.suppress(FileNotFoundError):

@@ -13,7 +13,7 @@ import pytest
 from tests.store.conftest import new_run
 
 from flatwater.bounded import Ledger
-from flatwater.store import Store, event, log, retention, run, site, step, trigger, variable, waiter
+from flatwater.store import Store, claim, event, log, retention, run, site, step, trigger, variable, waiter
 from flatwater.store.ident import new_id
 from flatwater.store.retention import Keep
 from flatwater.store.run import RunFilter
@@ -51,7 +51,7 @@ async def stock(store: Store, count: int) -> None:
     await store.writer.call(site.lock, "S_0", SOME, "-1/1", None, NOW)
 
 
-RUN_UPDATES = (run.END, run.PARK, run.AGAIN, run.MARK, run.MESSAGE, run.RESPOND, run.WAKE)
+RUN_UPDATES = (run.END, run.PARK, run.AGAIN, run.MARK, run.MESSAGE, run.RESPOND, claim.WAKE)
 
 
 def put_rows(*ops: tuple[Statement, tuple[Any, ...]]) -> Callable[[Tx], None]:

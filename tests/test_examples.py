@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -86,3 +87,17 @@ def test_every_example_is_run_by_a_test() -> None:
     assert [name for name in files if name not in here and name not in ELSEWHERE] == []
     for name, test in ELSEWHERE.items():
         assert Path(name).stem in (EXAMPLES.parent / test).read_text("utf-8")
+
+
+def test_the_example_of_the_readme(tmp_path: Path) -> None:
+    text = (EXAMPLES.parent / "README.md").read_text("utf-8")
+    source = text.split("```python\n")[1].split("```")[0]
+    assert printed(tmp_path, "-c", source) == "{'kg': 812.5}\n"
+
+
+def test_links_of_the_documents_lead_somewhere() -> None:
+    root = EXAMPLES.parent
+    pages = [*root.glob("*.md"), *(root / "docs").rglob("*.md")]
+    links = [(page, link) for page in pages for link in re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", page.read_text())]
+    assert len(links) > 50
+    assert [f"{page.name}: {link}" for page, link in links if not (page.parent / link).exists()] == []

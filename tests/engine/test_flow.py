@@ -170,3 +170,21 @@ async def test_a_disabled_block_is_skipped(engine: Engine, trace: Trace) -> None
     result = await run(engine, b(1, "Note", disabled=True), b(2, "Note"))
     assert result.state == State.SUCCEEDED
     assert [path for path, _ in trace.calls] == ["-1/2"]
+
+
+async def test_each_copy_of_a_parallel_repeat_reads_its_own_outputs(engine: Engine, trace: Trace) -> None:
+    result = await run(
+        engine,
+        b(
+            1, "ParallelRepeatNBp", {"num": 5},
+            default=[
+                b(2, "Note", {"value": "=blocks.b1.index"}),
+                b(3, "Work", {"seconds": "=0.01 * (5 - blocks.b1.index)"}),
+                b(4, "Note", {"value": "=blocks.b2.value"}),
+            ],
+        ),
+        outputs={"last": "blocks.b2.value"},
+    )  # fmt: skip
+    assert result.outputs == {"last": 4}
+    read = {path: value for path, value in trace.calls if path.endswith("/4")}
+    assert read == {f"-1/1[{index}]/4": index for index in range(5)}

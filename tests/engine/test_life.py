@@ -35,8 +35,11 @@ async def until(engine: Engine, run_id: str, state: State, timeout_s: float = 10
 
 async def test_a_waiting_run_leaves_memory_and_comes_back(open_engine: Open, trace: Trace) -> None:
     async with open_engine(park_after_s=0.05) as engine:
-        run_id = await submit(engine, b(1, "Note"), b(2, "Await", {"event": "go"}), b(3, "Note", {"value": "=blocks.b2.data.x"}))
+        run_id = await submit(
+            engine, b(1, "Note"), b(2, "Await", {"event": "go"}), b(3, "Note", {"value": "=blocks.b2.data.x"})
+        )
         await until(engine, run_id, State.WAITING)
+        await asyncio.sleep(0.05)  # the commit is seen a moment before the loop hears of it
         assert engine.statistics().scheduler.active == 0
         assert engine.statistics().contexts.live == 0
         await engine.publish("go", {"x": 7})
@@ -89,7 +92,12 @@ async def test_a_restart_goes_on_without_repeating(open_engine: Open, trace: Tra
     async with open_engine(park_after_s=0.05) as engine:
         run_id = await submit(
             engine,
-            b(1, "RepeatNumBp", {"num": 3}, default=[b(2, "Note", {"value": "=blocks.b1.index"}), b(3, "Await", {"event": "go"})]),
+            b(
+                1,
+                "RepeatNumBp",
+                {"num": 3},
+                default=[b(2, "Note", {"value": "=blocks.b1.index"}), b(3, "Await", {"event": "go"})],
+            ),
             b(4, "Var", {"name": "done", "value": "=true"}),
             outputs={"done": "task.variables.done"},
         )
@@ -268,3 +276,23 @@ async def test_a_trigger_starts_runs_and_skips_while_one_is_open(engine: Engine,
     trace.gate.set()
     await asyncio.sleep(1.5)
     assert len(trace.calls) > 2
+
+
+async def test_copies_find_their_own_outputs_after_a_restart(open_engine: Open, trace: Trace) -> None:
+    copies = b(
+        1, "ParallelRepeatNBp", {"num": 3},
+        default=[
+            b(2, "Note", {"value": "=blocks.b1.index"}),
+            b(3, "Await", {"event": "go"}),
+            b(4, "Note", {"value": "=blocks.b2.value"}),
+        ],
+    )  # fmt: skip
+    async with open_engine(park_after_s=0.05) as engine:
+        run_id = await submit(engine, copies)
+        await until(engine, run_id, State.WAITING)
+    async with open_engine(park_after_s=0.05) as engine:
+        await engine.publish("go")
+        assert (await engine.result(run_id, 10)).state == State.SUCCEEDED
+    assert {path: value for path, value in trace.calls if path.endswith("/4")} == {
+        f"-1/1[{index}]/4": index for index in range(3)
+    }

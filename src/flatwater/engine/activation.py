@@ -90,7 +90,7 @@ class Activation:
         step = self.past(path)
         if step is not None:
             if step.state == State.SUCCEEDED:
-                self._skip(node, step)
+                self._skip(node, path, step)
                 return
             if step.state == State.CANCELED and not self.canceled:
                 raise BranchStopped
@@ -107,14 +107,14 @@ class Activation:
         else:
             await self._call_leaf(node, path)
         if node.releases:
-            self.context.drop(node.releases)
+            self.context.drop(path, node.releases)
 
-    def _skip(self, node: Node, step: Past) -> None:
+    def _skip(self, node: Node, path: str, step: Past) -> None:
         """Pass over a block that is done; one that was left by a jump is left by it again."""
         jump = (step.progress or {}).get("jump")
         if jump is not None:
             raise JUMPS[jump]
-        self.context.drop(node.releases)
+        self.context.drop(path, node.releases)
 
     def check_stopped(self, path: str) -> None:
         """Go no further when the run is to leave memory, but for the clean-up of one that is canceled."""
@@ -220,7 +220,7 @@ class Activation:
 
     async def _attempt(self, node: Node, path: str, attempt: int, started: float) -> None:
         call = Call(self, node, path, attempt)
-        params = node.params.evaluate(self.context.scope)
+        params = node.params.evaluate(self.context.scope_at(path))
         self.executing[path] = (node, started)
         try:
             await call.enter()
@@ -242,7 +242,7 @@ class Activation:
     def _keep(self, node: Node, path: str, outputs: dict[str, Any]) -> None:
         """Let expressions read the outputs of a block that has ended, if any does."""
         if node.name in self.flow.live_names:
-            self.context.blocks[node.name] = outputs
+            self.context.put(path, node.name, outputs)
             self._sources[node.name] = path
 
     def past(self, path: str) -> Past | None:
@@ -271,15 +271,15 @@ class Activation:
 
     def evaluate(self, node: Node, path: str) -> dict[str, Any]:
         """The block's parameters, by the values that its expressions have now."""
-        return node.params.evaluate(self.context.scope)
+        return node.params.evaluate(self.context.scope_at(path))
 
     async def settled(self, node: Node, path: str) -> dict[str, Any]:
         """Parameters that must not change while the block is walked: evaluated once, recorded."""
         if node.params.constant:
-            return node.params.evaluate(self.context.scope)
+            return node.params.evaluate(self.context.scope_at(path))
         if (progress := self.progress(path)) is not None:
             return progress
-        params = node.params.evaluate(self.context.scope)
+        params = node.params.evaluate(self.context.scope_at(path))
         self.note(node, path, params)
         return params
 
@@ -321,10 +321,23 @@ class Activation:
             else:
                 self.journal.forget(prefix)
 
-    def publish_outputs(self, node: Node, outputs: dict[str, Any]) -> None:
+    def publish_outputs(self, node: Node, path: str, outputs: dict[str, Any]) -> None:
         """Let the children of a flow block read its outputs so far."""
         if node.name in self.flow.live_names:
-            self.context.blocks[node.name] = outputs
+            self.context.put(path, node.name, outputs)
+
+    def open_copies(self, node: Node, path: str, bases: Sequence[str]) -> None:
+        """Give each copy of a block's children outputs of its own."""
+        foreign = [name for name, source in self._sources.items() if within(source, path)]
+        for index, base in enumerate(bases):
+            known = self._memory.outputs_within(base) if self._memory is not None else {}
+            if node.name in self.flow.live_names:
+                known[node.name] = {"num": len(bases), "index": index}
+            self.context.copy(base, path, known, foreign)
+
+    def join_copies(self, path: str, bases: Sequence[str]) -> None:
+        for base in bases:
+            self.context.join(base, path)
 
     async def sleep(self, path: str, seconds: float, reason: str) -> None:
         """Wait; in memory when it is short, else the run may leave memory meanwhile."""

@@ -226,7 +226,7 @@ class Call:
             self._run.robots[self.path] = robot
             self._run.used_robot = True
         if outputs is not None:
-            self._run.publish_outputs(self.node, outputs)
+            self._run.publish_outputs(self.node, self.path, outputs)
         try:
             await self._aside(self._run.serial(self.node.branches.get(branch, ()), self.path))
         finally:

@@ -53,6 +53,7 @@ class Caught(Struct):
 
 class Copied(Struct):
     num: int
+    index: int | None = None
 
 
 class Stopped(Struct):

@@ -17,11 +17,12 @@ log = logging.getLogger(__name__)
 class Context:
     """Inputs, variables and the block outputs that a later expression can still read.
 
-    ``scope`` is the mapping that expressions see: ``taskInputs``, ``blocks`` and ``task``.
+    ``scope`` is the mapping that expressions see: ``taskInputs``, ``blocks`` and ``task``. The copies of a
+    ``ParallelRepeatNBp`` have a scope each, with outputs of their own, or each would read what another's block gave.
     Source: the documents' ``TaskContext``, whose five dictionaries outlived their task.
     """
 
-    __slots__ = ("__weakref__", "blocks", "inputs", "scope", "variables")
+    __slots__ = ("__weakref__", "_copies", "blocks", "inputs", "scope", "variables")
 
     def __init__(self, inputs: dict[str, Any], task: dict[str, Any]) -> None:
         self.inputs = inputs
@@ -29,11 +30,38 @@ class Context:
         self.blocks: dict[str, dict[str, Any]] = {}
         task["variables"] = self.variables
         self.scope: dict[str, Any] = {"taskInputs": inputs, "blocks": self.blocks, "task": task}
+        self._copies: dict[str, dict[str, Any]] = {}
 
-    def drop(self, names: Iterable[str]) -> None:
+    def scope_at(self, path: str) -> dict[str, Any]:
+        """What expressions of the block at ``path`` see."""
+        if not self._copies:
+            return self.scope
+        around = [base for base in self._copies if path.startswith((f"{base}/", f"{base}["))]
+        return self._copies[max(around, key=len)] if around else self.scope
+
+    def put(self, path: str, name: str, outputs: dict[str, Any]) -> None:
+        """Let what reads at ``path`` see the outputs of the block ``name``."""
+        self.scope_at(path)["blocks"][name] = outputs
+
+    def drop(self, path: str, names: Iterable[str]) -> None:
         """Forget outputs that nothing can read any more."""
+        blocks = self.scope_at(path)["blocks"]
         for name in names:
-            self.blocks.pop(name, None)
+            blocks.pop(name, None)
+
+    def copy(self, base: str, path: str, outputs: dict[str, dict[str, Any]], foreign: Iterable[str]) -> None:
+        """Give the copy ``base`` of the block at ``path`` a scope of its own.
+
+        ``outputs`` are those that the copy's blocks gave already, ``foreign`` the names that other copies' gave.
+        """
+        around = self.scope_at(path)
+        blocks = {name: given for name, given in around["blocks"].items() if name not in set(foreign)}
+        self._copies[base] = {**around, "blocks": {**blocks, **outputs}}
+
+    def join(self, base: str, path: str) -> None:
+        """The copy has ended: what follows sees its outputs, those of the last copy in the end."""
+        blocks = self._copies.pop(base)["blocks"]
+        self.scope_at(path)["blocks"].update(blocks)
 
 
 class ContextStatistics(msgspec.Struct, frozen=True):

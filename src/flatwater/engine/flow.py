@@ -99,7 +99,7 @@ async def loop(run: Activation, node: Node, path: str, more: Callable[[int], Out
     last: dict[str, Any] = {}
     while (outputs := more(index)) is not None:
         last = outputs
-        run.publish_outputs(node, outputs)
+        run.publish_outputs(node, path, outputs)
         try:
             await run.serial(body, f"{path}[{index}]")
         except LoopBroken:
@@ -160,7 +160,12 @@ async def parallel(run: Activation, node: Node, path: str) -> Outputs:
 async def parallel_repeat(run: Activation, node: Node, path: str) -> Outputs:
     count = (await run.settled(node, path))["num"]
     body = branch(node, "default")
-    await run.branches.walk([(body, f"{path}[{i}]") for i in range(count)], node, path)
+    bases = [f"{path}[{index}]" for index in range(count)]
+    run.open_copies(node, path, bases)
+    try:
+        await run.branches.walk([(body, base) for base in bases], node, path)
+    finally:
+        run.join_copies(path, bases)
     return {"num": count}
 
 
@@ -182,7 +187,7 @@ async def try_catch(run: Activation, node: Node, path: str) -> Outputs:
                 await run.clean_up(branch(node, "catch"), path)
             raise
         run.note(node, path, caught)
-    run.publish_outputs(node, {"caught": True, **caught})
+    run.publish_outputs(node, path, {"caught": True, **caught})
     await run.serial(branch(node, "catch"), path)
     if not params["swallowError"]:
         raise BlockFailed(caught["path"], caught["name"], caught["error"], caught["kind"])

@@ -52,7 +52,7 @@ class Past(msgspec.Struct, frozen=True):
 class Memory:
     """Records of earlier activations of a run, reduced to what the walk asks of them."""
 
-    __slots__ = ("iterations", "outputs", "sources", "steps", "touched", "variables", "waits")
+    __slots__ = ("inner", "iterations", "outputs", "sources", "steps", "touched", "variables", "waits")
 
     def __init__(
         self,
@@ -64,6 +64,7 @@ class Memory:
         self.steps: dict[str, Past] = {}
         self.outputs: dict[str, Any] = {}
         self.sources: dict[str, str] = {}
+        self.inner: list[tuple[str, str, Any]] = []
         self.touched: set[str] = set()
         self.iterations: dict[str, int] = {}
         self.variables = {name: _decode(variable.value) for name, variable in values.items()}
@@ -79,7 +80,13 @@ class Memory:
         if row.state == State.SUCCEEDED and row.name in live_names and (row.outputs or row.type not in WALKS):
             self.outputs[row.name] = _decode(row.outputs) if row.outputs else {}
             self.sources[row.name] = row.path
+            if "[" in row.path:
+                self.inner.append((row.path, row.name, self.outputs[row.name]))
         self._touch(row.path)
+
+    def outputs_within(self, base: str) -> dict[str, Any]:
+        """What the blocks of one copy, or of one iteration, gave last, by name."""
+        return {name: given for path, name, given in self.inner if path.startswith(f"{base}/")}
 
     def forget(self, path: str) -> None:
         """The block there is started again as a whole: nothing is known of what is inside it."""

@@ -54,9 +54,9 @@ class StoreSettings(Struct, frozen=True, kw_only=True):
     )
     max_readers: Annotated[Count, Meta(description="Connections that read.")] = 2
     max_pending_reads: Annotated[Count, Meta(description="Reads that may wait; more are answered 429.")] = 200
-    max_pending_ops: Annotated[Count, Meta(description="Writes that may wait before submitters have to.")] = 20_000
+    max_pending_ops: Annotated[Count, Meta(description="Writes that may wait before submitters have to.")] = 10_000
     max_pending_bytes: Annotated[Bytes, Meta(description="The same, by size.")] = 64 * 1024**2
-    max_batch_rows: Annotated[Count, Meta(description="Rows in one transaction.")] = 5_000
+    max_batch_rows: Annotated[Count, Meta(description="Rows in one transaction.")] = 2_000
     max_batch_bytes: Annotated[Bytes, Meta(description="The same, by size.")] = 4 * 1024**2
     max_batch_s: Annotated[Seconds, Meta(description="The same, by time.")] = 0.05
     busy_timeout_s: Annotated[Seconds, Meta(description="How long one attempt waits for another process.")] = 5.0

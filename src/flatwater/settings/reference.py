@@ -9,7 +9,7 @@ from flatwater.settings.source import default_text
 
 _REFERENCE_HEAD = """# Settings
 
-Written from `src/flatwater/settings.py` (`python -m flatwater.settings` prints it; a test compares).
+Written from `src/flatwater/settings/model.py` (`python -m flatwater.settings.reference` prints it; a test compares).
 
 A TOML file (`--config FILE`, else `FLATWATER_CONFIG`, else `flatwater.toml` in the working directory) is overridden by
 environment variables, and those by flags. The variable of `port` in `[server]` is `FLATWATER_SERVER_PORT`; lists are

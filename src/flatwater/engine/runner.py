@@ -19,6 +19,7 @@ from flatwater.engine.signal import BlockFailed, BranchStopped, OperatorNeeded, 
 from flatwater.errors import ClosedError, FencedError, FlatwaterError, LimitError, StoreError
 from flatwater.store import run as runs
 from flatwater.store import site as sites
+from flatwater.store import site_regain
 from flatwater.store import step as steps
 from flatwater.store import variable as variables
 from flatwater.store import waiter as waiters
@@ -61,8 +62,10 @@ def try_again(tx: Tx, run_id: str, again: Op) -> None:
     tx.apply(again)
 
 
-def end_and_release(tx: Tx, run_id: str, ops: list[Op], now: float) -> list[Grant]:
-    """No lock outlives its run, not even for a moment."""
+def end_and_release(tx: Tx, run_id: str, ops: list[Op], now: float, retryable: bool) -> list[Grant]:
+    """No lock outlives its run, not even for a moment; what a retry would need is noted."""
+    if retryable:
+        site_regain.remember(tx, run_id)
     tx.apply(*ops)
     return sites.release(tx, run_id, now)
 
@@ -257,7 +260,7 @@ class Runner:
             grants.append(Grant(row.parent_id, row.parent_path, text, None))
             ops.extend(waiters.child_ended(row.id, row.parent_id, text))
         if releases:
-            grants += await writer.call(end_and_release, row.id, ops, time())
+            grants += await writer.call(end_and_release, row.id, ops, time(), ending.state != State.SUCCEEDED)
         else:
             await writer.put(*ops)
         self._scheduler.granted(grants)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from flatwater.engine.runner import Loaded, claim
 from flatwater.errors import FlatwaterError
 from flatwater.store import run as runs
+from flatwater.store import site_regain
 from flatwater.store import step as steps
 from flatwater.store import waiter as waiters
 from flatwater.store.run import Requested
@@ -103,6 +104,7 @@ def decide(tx: Tx, run_id: str, what: Decision, blocks: Collection[int], now: fl
         runs.resume(tx, run_id, now)
     else:
         runs.retry(tx, run_id, now)
+        site_regain.regain(tx, run_id, now)
     return runs.get(tx, run_id).due_at
 
 

@@ -9,10 +9,10 @@ ARGS   ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install run demo test lint format bench soak ui browser lock clean
+.PHONY: help install run demo test test-pythons sanitize lint format bench soak ui browser lock clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  \033[1m%-9s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: $(VENV)/.package ui ## make .venv with the flatwater command in it, and the page
 
@@ -23,6 +23,12 @@ demo: run ## the same as run
 
 test: install browser ## run the tests (ARGS="tests/bounded -k cache" chooses some)
 	$(BIN)/pytest $(ARGS)
+
+test-pythons: ## build the heap walker with Python 3.11, 3.12 and 3.13 and test it there
+	@.ci/pythons $(ARGS)
+
+sanitize: $(VENV)/.locked ## test the heap walker under AddressSanitizer, UBSan and valgrind
+	@.ci/sanitize $(ARGS)
 
 lint: $(VENV)/.locked ## ruff, formatting, mypy --strict
 	$(BIN)/ruff check .
@@ -80,7 +86,7 @@ $(VENV)/.locked: requirements.lock | $(VENV)/.made
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements.lock
 	@touch $@
 
-$(VENV)/.package: pyproject.toml $(VENV)/.locked
+$(VENV)/.package: pyproject.toml setup.py src/flatwater/memory/_heap.c $(VENV)/.locked
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 

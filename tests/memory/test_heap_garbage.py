@@ -15,7 +15,7 @@ HERE = __name__
 class Knot:
     def __init__(self) -> None:
         self.me = self
-        self.load = bytes(5000)
+        self.load: object = bytes(5000)
 
 
 @pytest.fixture
@@ -42,6 +42,19 @@ def test_cycles_are_found_with_what_they_hold():
     assert path.root.kind == "garbage"
     assert str(path).startswith("cyclic garbage")
     assert reference() is not None  # nothing was collected
+
+
+@pytest.mark.usefixtures("quiet_collector")
+def test_what_garbage_refers_to_does_not_live_by_it():
+    kept = [["x" * 10_000]]
+    knot = Knot()
+    knot.load = kept[0]
+    del knot
+    with heap.graph() as graph:
+        assert graph.retained(kept) > 10_000
+        assert graph.dominator(kept[0]).address == id(kept)
+        assert graph.garbage().bytes < 10_000
+        assert "kept" in str(graph.path_to(kept[0]))
 
 
 @pytest.mark.usefixtures("quiet_collector")

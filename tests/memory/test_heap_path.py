@@ -234,7 +234,7 @@ HOLDERS: list[tuple[Callable[[Target], object], str]] = [
     (failed, "local kept_by_traceback (Target)"),
     (context, "KEPT[0] → Context contextvar tenant (Target)"),
     (thread_local, "(Target)"),
-    (zone, "Zone.payload (Target)"),
+    (zone, "datetime.tzinfo → Zone.payload (Target)"),
     (class_attribute, "Registry.payload (Target)"),
     (module, "KEPT[0].payload (Target)"),
     (callbacks, "partial.args[0] (Target)"),
@@ -274,11 +274,13 @@ def test_local_variable_of_a_running_function_in_another_thread():
     thread = threading.Thread(target=work)
     thread.start()
     ready.wait()
-    with heap.graph() as graph:
-        path = graph.path_to(None, address=addresses[0])
-        follow(path)
-    leave.set()
-    thread.join()
+    try:
+        with heap.graph() as graph:
+            path = graph.path_to(None, address=addresses[0])
+            follow(path)
+    finally:
+        leave.set()
+        thread.join()
     assert (path.root.kind, path.root.thread) == ("frame", thread.native_id)
     assert path.root.name.endswith("work")
     assert path.steps[0].edge.name == "backlog"

@@ -1,6 +1,7 @@
 """Dominators and retained sizes against brute force, on abstract graphs and on living objects."""
 
 import gc
+import os
 import random
 from array import array
 from collections import deque
@@ -151,9 +152,11 @@ def test_retained_sizes_of_living_objects_equal_brute_force(plan: tuple[list[str
     with heap.graph() as graph:
         nodes = {number: graph.node(None, address=addresses[number]) for number in alive}
         nearest = {number: graph.dominator(None, address=addresses[number]) for number in alive - {0}}
+        holders = {number: graph.referrers(None, address=addresses[number]).links for number in alive}
     sizes = [nodes[number].bytes if number in alive else 0 for number in range(len(addresses))]
     dominator, retained = brute_force(held, sizes, 0)
-    assert {number: node.retained for number, node in nodes.items()} == {number: retained[number] for number in alive}
+    wrong = {number: holders[number] for number, node in nodes.items() if node.retained != retained[number]}
+    assert wrong == {}, [holders[other] for number in wrong for other in held[number]]
     told = {number: node.address if isinstance(node, heap.Node) else None for number, node in nearest.items()}
     assert told == {number: addresses[dominator[number]] for number in alive - {0}}
     assert first is not None
@@ -190,5 +193,6 @@ def test_retained_of_the_roots_together_is_the_whole_heap():
         figures = graph.statistics()
         assert graph.census().bytes == figures.bytes
         assert sum(root.retained for root in graph.roots()) <= figures.bytes
-    assert figures.graph_bytes < figures.objects * 145 + (4 << 20)
+    if "PYTHONMALLOC" not in os.environ:  # objects lie far apart under malloc
+        assert figures.graph_bytes < figures.objects * 145 + (4 << 20)
     assert figures.pause_s < figures.walk_s + 1

@@ -22,6 +22,7 @@
 #  define INTERNALS 0
 #endif
 #include <Python.h>
+#include <datetime.h>
 #include <structmember.h>
 
 #include <errno.h>
@@ -444,6 +445,7 @@ typedef enum {
     KIND_ATOM, /* holds no references */
     KIND_OPAQUE, /* C code that does not say what it holds */
     KIND_INSTANCE, /* says what it holds through tp_traverse */
+    KIND_DATETIME, KIND_TIME, /* their tzinfo has no tp_traverse, and no room when it is None */
     KIND_INT, KIND_STR, KIND_BYTES, KIND_BYTEARRAY,
     KIND_TUPLE, KIND_LIST, KIND_DICT, KIND_SET, KIND_DEQUE,
     KIND_CODE, KIND_TYPE, KIND_FUNCTION, KIND_FRAME, KIND_GENERATOR,
@@ -481,27 +483,35 @@ typedef struct {
 } Sized;
 
 static Sized sized[SIZED];
-static PyTypeObject *deque_type;
+static PyTypeObject *deque_type, *datetime_type, *time_type;
+
+static PyTypeObject *
+loaded_type(const char *module_name, const char *name)
+{
+    PyObject *modules = PyImport_GetModuleDict();
+    PyObject *module = modules ? PyDict_GetItemString(modules, module_name) : NULL;
+    PyObject *scope = module && PyModule_Check(module) ? PyModule_GetDict(module) : NULL;
+    PyObject *type = scope ? PyDict_GetItemString(scope, name) : NULL;
+    return type && PyType_Check(type) ? (PyTypeObject *)type : NULL;
+}
 
 /* Runs before a walk, where reference counts may still be touched; looks only at modules that are loaded. */
 static void
 find_sized_types(void)
 {
-    PyObject *modules = PyImport_GetModuleDict(), *name = PyUnicode_InternFromString("__sizeof__");
-    deque_type = NULL;
+    PyObject *name = PyUnicode_InternFromString("__sizeof__");
+    deque_type = loaded_type("collections", "deque");
+    datetime_type = loaded_type("_datetime", "datetime"); /* absent when datetime is the one written in Python */
+    time_type = loaded_type("_datetime", "time");
     for (size_t i = 0; i < SIZED; i++) {
         sized[i] = (Sized){0};
-        PyObject *module = modules ? PyDict_GetItemString(modules, sized_names[i].module) : NULL;
-        PyObject *scope = module && PyModule_Check(module) ? PyModule_GetDict(module) : NULL;
-        PyObject *type = scope ? PyDict_GetItemString(scope, sized_names[i].name) : NULL;
-        PyObject *method = name && type && PyType_Check(type) ? _PyType_Lookup((PyTypeObject *)type, name) : NULL;
-        if (i == 0 && type && PyType_Check(type))
-            deque_type = (PyTypeObject *)type;
+        PyTypeObject *type = loaded_type(sized_names[i].module, sized_names[i].name);
+        PyObject *method = name && type ? _PyType_Lookup(type, name) : NULL;
         if (method == NULL || !Py_IS_TYPE(method, &PyMethodDescr_Type))
             continue;
         PyMethodDef *definition = ((PyMethodDescrObject *)method)->d_method;
         if ((definition->ml_flags & (METH_NOARGS | METH_O | METH_VARARGS | METH_FASTCALL)) == METH_NOARGS)
-            sized[i] = (Sized){(PyTypeObject *)type, definition->ml_meth};
+            sized[i] = (Sized){type, definition->ml_meth};
     }
     Py_XDECREF(name);
     PyErr_Clear();
@@ -539,6 +549,8 @@ type_kind(PyTypeObject *type)
     for (size_t i = 0; i < sizeof(by_base) / sizeof(by_base[0]); i++)
         if (inherits(type, by_base[i].base))
             return by_base[i].kind == KIND_ATOM && (flags & Py_TPFLAGS_HAVE_GC) ? KIND_INSTANCE : by_base[i].kind;
+    if (type == datetime_type || type == time_type)
+        return type == time_type ? KIND_TIME : KIND_DATETIME;
     return flags & Py_TPFLAGS_HAVE_GC ? KIND_INSTANCE : type == &PyBaseObject_Type ? KIND_ATOM : KIND_OPAQUE;
 }
 
@@ -855,6 +867,14 @@ visit_references(const Type *row, PyObject *op, visitproc visit, void *arg)
 {
     switch (row->kind) {
     case KIND_ATOM: case KIND_OPAQUE:
+        return;
+    case KIND_DATETIME:
+        if (((PyDateTime_DateTime *)op)->hastzinfo)
+            visit(((PyDateTime_DateTime *)op)->tzinfo, arg);
+        return;
+    case KIND_TIME:
+        if (((PyDateTime_Time *)op)->hastzinfo)
+            visit(((PyDateTime_Time *)op)->tzinfo, arg);
         return;
     case KIND_CODE:
         visit_code((PyCodeObject *)op, visit, arg);
@@ -1386,6 +1406,10 @@ census_free(Census *census)
 #define NONE UINT32_MAX
 
 typedef struct {
+    uint32_t source, edge, target;
+} Guess;
+
+typedef struct {
     Budget budget;
     Types types;
     Map numbers; /* address to number + 1 */
@@ -1394,8 +1418,8 @@ typedef struct {
     size_t edge_count;
     PyObject *met[BATCH];
     size_t met_count;
-    Region roots, holds;
-    uint32_t root_count, hold_count;
+    Region roots, holds, guesses;
+    uint32_t root_count, hold_count, guess_count;
     Region via; /* u32: the node before, on the shortest path from a root of the best tier; NONE when unreachable */
     Region pre, vertex, idom, retained; /* dominators, in depth-first order from 1 */
     Region in_offsets, in_edges; /* in-edges in CSR, in depth-first order */
@@ -1502,17 +1526,25 @@ walk_hold(PyObject *op, PyObject *name, const char *label, void *arg)
         walk_hold_node(w, node, name, label);
 }
 
-/* What an opaque object holds: the words of its struct that are addresses of collected objects. Such an edge shows the
- * way; it never counts as a reference, so a borrowed pointer cannot make something look like garbage. */
+/* What an opaque object may hold: the words of its struct that are addresses of collected objects. A word may be left
+ * over, or borrowed, so a guess is an edge to the object itself until reach_guesses() finds that nothing else reaches
+ * the target; and it never counts as a reference, so it cannot make something look like garbage. A type with its own
+ * tp_alloc may give an object less room than tp_basicsize says. */
 static void
-guess_references(Walk *w, PyObject *op, PyTypeObject *type)
+guess_references(Walk *w, uint32_t source, PyObject *op, PyTypeObject *type)
 {
+    if (type->tp_alloc != PyType_GenericAlloc)
+        return;
     walk_flush(w, 1);
     size_t words = (size_t)type->tp_basicsize / sizeof(void *);
     for (size_t i = sizeof(PyObject) / sizeof(void *); i < words && i < 512; i++) {
         uint32_t node = walk_find(w, ((void **)op)[i]);
-        if (node < w->tracked && region_need(&w->budget, &w->edges, (w->edge_count + 1) * sizeof(uint32_t)) == 0)
-            U32(w->edges)[w->edge_count++] = node;
+        if (node >= w->tracked || node == source
+                || region_need(&w->budget, &w->guesses, (w->guess_count + 1) * sizeof(Guess)) < 0
+                || region_need(&w->budget, &w->edges, (w->edge_count + 1) * sizeof(uint32_t)) < 0)
+            continue;
+        ((Guess *)w->guesses.data)[w->guess_count++] = (Guess){source, (uint32_t)w->edge_count, node};
+        U32(w->edges)[w->edge_count++] = source;
     }
 }
 
@@ -1564,7 +1596,7 @@ walk_object(Walk *w, uint32_t i)
     visit_references(row, op, walk_reference, w);
     if (row->kind == KIND_OPAQUE
             || (row->kind == KIND_INSTANCE && PyObject_IS_GC(op) && !is_tracked(op)))
-        guess_references(w, op, row->type);
+        guess_references(w, i, op, row->type);
     return w->budget.failed ? -1 : 0;
 }
 
@@ -1638,6 +1670,25 @@ reach_tier(Walk *w, uint32_t *queue, int tier)
     reach_from(w, queue, 0, tail);
 }
 
+/* Believe a guess when its source is reached and nothing else reaches its target; one may lead to the next. */
+static void
+reach_guesses(Walk *w, uint32_t *queue)
+{
+    Guess *guesses = w->guesses.data;
+    for (int again = 1; again;) {
+        again = 0;
+        for (uint32_t i = 0; i < w->guess_count; i++) {
+            if (U32(w->via)[guesses[i].source] == NONE || U32(w->via)[guesses[i].target] != NONE)
+                continue;
+            U32(w->edges)[guesses[i].edge] = guesses[i].target;
+            U32(w->via)[guesses[i].target] = guesses[i].source;
+            queue[0] = guesses[i].target;
+            reach_from(w, queue, 0, 1);
+            again = 1;
+        }
+    }
+}
+
 /* What no named root reaches is held by C code, or garbage. An object with more references than we can see is held by
  * something that we cannot see. This is the collector's own reasoning, so its answer is the collector's too. */
 static int
@@ -1664,13 +1715,21 @@ reach_unseen(Walk *w, uint32_t *queue)
     return w->budget.failed ? -1 : 0;
 }
 
-/* Garbage hangs below a root of its own, so that it has dominators and retained sizes like everything else. */
+/* Garbage hangs below a root of its own, so that it has dominators and retained sizes like everything else. What it
+ * refers to among the living does not live by it: those edges are turned to garbage's root, where they mean nothing. */
 static void
 reach_garbage(Walk *w, uint32_t *queue)
 {
-    uint32_t *via = U32(w->via);
     w->garbage_root = w->root_count;
+    uint32_t nowhere = w->count + w->garbage_root, *edges = U32(w->edges), *offsets = U32(w->offsets);
     walk_begin_root(&(Root){.kind = ROOT_GARBAGE}, w);
+    if (region_need(&w->budget, &w->via, ((size_t)nowhere + 1) * sizeof(uint32_t)) < 0)
+        return;
+    uint32_t *via = U32(w->via);
+    via[nowhere] = 0; /* seen: nobody goes on from there */
+    for (uint32_t node = 0; node < w->count; node++)
+        for (uint32_t e = offsets[node], end = edges_end(w, node); via[node] == NONE && e < end; e++)
+            edges[e] = via[edges[e]] == NONE ? edges[e] : nowhere;
     for (uint32_t node = 0; node < w->count && !w->budget.failed; node++) {
         if (via[node] != NONE)
             continue;
@@ -1717,6 +1776,7 @@ reach(Walk *w, Sink *sink)
     memset(w->via.data, 0xFF, bytes);
     reach_tier(w, queue.data, TIER_NAMED);
     reach_tier(w, queue.data, TIER_FRAME);
+    reach_guesses(w, queue.data);
 #if INTERNALS
     if (internals_hold)
         each_frame(sink->skip, guess_stack, w);
@@ -2108,6 +2168,8 @@ name_edge(Walk *w, PyObject *op, PyObject *child, PyObject *holder, int namespac
         return (Edge){"attribute", NULL, "__self__", NULL, -1};
     if (PyTraceBack_Check(op) && (PyObject *)((PyTracebackObject *)op)->tb_next == child)
         return (Edge){"attribute", NULL, "tb_next", NULL, -1};
+    if (Py_TYPE(op) == datetime_type || Py_TYPE(op) == time_type)
+        return (Edge){"attribute", NULL, "tzinfo", NULL, -1};
     if (strcmp(Py_TYPE(op)->tp_name, "functools._lru_cache_wrapper") == 0)
         return (Edge){"held", NULL, "cached", NULL, -1};
     Type *row = type_row(&w->types, types_find(&w->types, Py_TYPE(op)));
@@ -2414,13 +2476,18 @@ answer_neighbours(Walk *w, Out *out, uint32_t node, uint32_t limit, int inward)
     uint32_t number = number_of(w, node);
     uint32_t from = inward ? U32(w->in_offsets)[number] : U32(w->offsets)[node];
     uint32_t end = inward ? U32(w->in_offsets)[number + 1] : U32(w->offsets)[node + 1];
+    uint32_t written = 0;
     out_format(out, "{\"count\":%u,\"rows\":[", end - from);
-    for (uint32_t e = from; e < end && e - from < limit; e++) {
+    for (uint32_t e = from; e < end && written < limit; e++) {
         uint32_t other = inward ? U32(w->vertex)[U32(w->in_edges)[e]] : U32(w->edges)[e];
+        if (!inward && other >= w->count)
+            continue; /* what garbage refers to among the living */
+        if (other == node && type_row(&w->types, U32(w->rows)[node])->kind == KIND_OPAQUE)
+            continue; /* a guess that was not believed */
         uint32_t parent = inward ? other : node, child = inward ? node : other;
         Edge edge = parent < w->count ? name_edge(w, NODES(w)[parent], NODES(w)[child], NULL, 0)
                                       : name_hold(w, ROOT(w, parent - w->count), child);
-        out_format(out, e > from ? ",{\"edge\":" : "{\"edge\":");
+        out_format(out, written++ ? ",{\"edge\":" : "{\"edge\":");
         out_edge(w, out, edge);
         out_format(out, ",\"node\":");
         out_node(w, out, other);
@@ -2766,6 +2833,7 @@ PyInit__heap(void)
                         ", whose layouts differ from this one's: reinstall Flatwater with this Python");
         return NULL;
     }
+    (void)PyDateTimeAPI; /* the header declares it; only its structs are used */
     PyObject *module = PyModule_Create(&definition);
     if (module == NULL || PyModule_AddStringConstant(module, "BUILT_FOR", PY_VERSION) < 0
             || PyModule_AddObjectRef(module, "INTERNALS", internals_hold ? Py_True : Py_False) < 0)

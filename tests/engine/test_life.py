@@ -257,7 +257,7 @@ async def test_wrong_inputs_are_refused_with_their_paths(engine: Engine) -> None
 
 async def test_a_single_function_is_a_run(engine: Engine) -> None:
     result = await engine.result(await engine.submit_call("Double", {"number": 4}), 5)
-    assert result.outputs == {"result": {"result": 8}}
+    assert result.outputs == {"result": 8}
 
 
 async def test_iterations_long_past_leave_the_store(open_engine: Open) -> None:
@@ -296,3 +296,22 @@ async def test_copies_find_their_own_outputs_after_a_restart(open_engine: Open, 
     assert {path: value for path, value in trace.calls if path.endswith("/4")} == {
         f"-1/1[{index}]/4": index for index in range(3)
     }
+
+
+async def test_a_flow_block_that_may_fail_begins_afresh(open_engine: Open, trace: Trace) -> None:
+    again = {"maxAttempts": 3, "delayMs": 50, "factor": 1, "jitter": 0}
+    step = b(2, "Var", {"name": "n", "value": "=task.variables.n + 1"})
+    check = b(
+        3, "IfBp", {"condition": "=task.variables.n < 3"}, default=[b(4, "ThrowExceptionBp", {"message": "not yet"})]
+    )
+    async with open_engine(park_after_s=0.01) as engine:
+        run_id = await submit(
+            engine,
+            b(5, "Var", {"name": "n", "value": "=0"}),
+            b(1, "SerialFlowBp", default=[step, check], retry=again),
+            outputs={"n": "task.variables.n"},
+        )
+        result = await engine.result(run_id, 10)
+        steps_ = {step.path: step for step in (await engine.store.read(steps.load, [run_id]))[run_id]}
+    assert (result.state, result.outputs) == (State.SUCCEEDED, {"n": 3})
+    assert steps_["-1/1"].attempt == 3

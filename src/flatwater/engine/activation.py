@@ -126,6 +126,17 @@ class Activation:
         raise Parked
 
     async def _walk_flow(self, node: Node, path: str, walk: Walk) -> None:
+        """Walk a flow block, as often as its retry policy allows; each time its children begin afresh."""
+        attempt = 1 if node.retry is None else await self._past_attempts(node, path)
+        while True:
+            try:
+                await self._walk_once(node, path, walk, attempt)
+                return
+            except BlockFailed as failure:
+                failed = failure
+            attempt = await self._next_attempt(node, path, attempt, failed)
+
+    async def _walk_once(self, node: Node, path: str, walk: Walk, attempt: int) -> None:
         started = time()
         try:
             if node.timeout_s is None:
@@ -140,16 +151,16 @@ class Activation:
             raise
         except BlockFailed as failure:
             if path != "-1":
-                self.journal.step(node, path, State.FAILED, started, error=failure.message)
+                self.journal.step(node, path, State.FAILED, started, attempt=attempt, error=failure.message)
             raise
         except Exception as error:
-            wrapped = self._failure(node, path, error)
-            self.journal.step(node, path, State.FAILED, started, error=wrapped.message)
+            wrapped = failure_of(self, node, path, error)
+            self.journal.step(node, path, State.FAILED, started, attempt=attempt, error=wrapped.message)
             raise wrapped from None
         if outputs:
             self._keep(node, path, outputs)
         if path != "-1":
-            self.journal.step(node, path, State.SUCCEEDED, started, outputs=outputs)
+            self.journal.step(node, path, State.SUCCEEDED, started, attempt=attempt, outputs=outputs)
 
     def _left_by(self, jump: LoopBroken | RunReturned, node: Node, path: str, started: float, **more: Any) -> None:
         if path != "-1":
@@ -179,7 +190,7 @@ class Activation:
             except (FencedError, ClosedError):
                 raise  # not the block's fault: nothing of this run can be recorded any more
             except Exception as error:
-                failed = self._failure(node, path, error)
+                failed = failure_of(self, node, path, error)
             self.journal.step(
                 node, path, State.FAILED, started, attempt=attempt, error=failed.message,
                 progress={"kind": failed.kind}, waits=self.waits.ended(path),
@@ -212,8 +223,8 @@ class Activation:
             raise failure from None
         if node.branches:  # its children begin afresh
             self.journal.forget(path)
-            if self._memory is not None:
-                self._memory.forget(path)
+        if self._memory is not None:
+            self._memory.forget(path)
         reason = f"attempt {attempt + 1} of {retry.max_attempts} after: {failure.message}"
         await self.sleep(f"{path}#retry{attempt}", retry.pause_s(attempt), reason)
         return attempt + 1
@@ -257,15 +268,6 @@ class Activation:
         now = time()
         self.journal.step(node, path, State.RUNNING, now)
         return now
-
-    def _failure(self, node: Node, path: str, error: Exception) -> BlockFailed:
-        if isinstance(error, BlockFailed):
-            return error
-        message = str(error) or type(error).__name__
-        if not isinstance(error, FlatwaterError):
-            message = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-            self.services.log_failure(self.id, path, error)
-        return BlockFailed(path, node.name, message, type(error).__name__)
 
     # ---- what flow blocks ask for ---------------------------------------------------------------
 
@@ -382,6 +384,17 @@ class Activation:
             self.journal.log(base, "error", f"the clean-up after the cancel failed: {error}")
         finally:
             self._cleanups.discard(base)
+
+
+def failure_of(run: Activation, node: Node, path: str, error: Exception) -> BlockFailed:
+    """What a block raised, as the failure of that block; the traceback of what is not ours goes to the log."""
+    if isinstance(error, BlockFailed):
+        return error
+    message = str(error) or type(error).__name__
+    if not isinstance(error, FlatwaterError):
+        message = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        run.services.log_failure(run.id, path, error)
+    return BlockFailed(path, node.name, message, type(error).__name__)
 
 
 def task_scope(row: Claimed) -> dict[str, Any]:

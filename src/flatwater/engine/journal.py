@@ -91,10 +91,11 @@ class Memory:
     def forget(self, path: str) -> None:
         """The block there is started again as a whole: nothing is known of what is inside it."""
         inside = [known for known in self.touched if known.startswith((f"{path}/", f"{path}["))]
-        for known in inside:
+        for known in (path, *inside):
             self.touched.discard(known)
             self.steps.pop(known, None)
             self.iterations.pop(known, None)
+        self.inner = [entry for entry in self.inner if not entry[0].startswith((f"{path}/", f"{path}["))]
 
     def _touch(self, path: str) -> None:
         """A record of ``path`` tells that everything around it has begun, in that iteration."""

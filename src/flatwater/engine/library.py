@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 CALL = "call:"
 """Prefix of the definition id, and hash, of a run that is a single block."""
+CALL_BLOCK = "call"
+"""The name of that block; its outputs are the run's."""
 MAX_ID = 200
 
 
@@ -182,8 +184,8 @@ def call_definition(kind: Kind) -> dict[str, Any]:
         param.name: {"type": "Expression", "value": f"taskInputs.{param.name}", "required": param.required}
         for param in kind.params
     }
-    block = {"id": 1, "name": "call", "blockType": kind.type, "children": {}, "inputParams": params}
-    outputs = [{"name": "result", "type": "JSONObject", "value": "=blocks.call"}]
+    block = {"id": 1, "name": CALL_BLOCK, "blockType": kind.type, "children": {}, "inputParams": params}
+    outputs = [{"name": "result", "type": "JSONObject", "value": f"=blocks.{CALL_BLOCK}"}]
     root = {"id": -1, "name": "root", "blockType": "RootBp", "children": {"default": [block]}, "inputParams": {}}
     return {"label": kind.type, "version": 1, "inputParams": [], "outputParams": outputs, "rootBlock": root}
 

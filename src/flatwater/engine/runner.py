@@ -15,6 +15,7 @@ from flatwater.engine.context import ContextWatch
 from flatwater.engine.definition import Retry
 from flatwater.engine.ending import Ending, failed, stopped
 from flatwater.engine.journal import Memory, dump
+from flatwater.engine.library import CALL, CALL_BLOCK
 from flatwater.engine.signal import BlockFailed, BranchStopped, OperatorNeeded, Parked, Signal
 from flatwater.errors import ClosedError, FencedError, FlatwaterError, LimitError, StoreError
 from flatwater.store import run as runs
@@ -190,6 +191,8 @@ class Runner:
             return Ending(State.FAILED, error=f"internal error: {error!r}", error_kind=type(error).__name__)
 
     def _outputs(self, activation: Activation) -> dict[str, Any]:
+        if activation.row.hash.startswith(CALL):
+            return activation.context.blocks.get(CALL_BLOCK, {})
         try:
             return activation.flow.outputs.evaluate(activation.context.scope)
         except FlatwaterError as error:

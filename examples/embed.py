@@ -29,7 +29,7 @@ async def main() -> None:
         runs = [await engine.submit_call(process, inputs, idempotency_key=key) for key, inputs in keys.items()]
         ended = await asyncio.gather(*(engine.result(run) for run in runs))
         print(dict(Counter(str(outcome.state) for outcome in ended)))
-        print("sum of squares:", sum(outcome.outputs["result"]["square"] for outcome in ended))
+        print("sum of squares:", sum(outcome.outputs["square"] for outcome in ended))
 
 
 if __name__ == "__main__":

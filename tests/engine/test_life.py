@@ -315,3 +315,24 @@ async def test_a_flow_block_that_may_fail_begins_afresh(open_engine: Open, trace
         steps_ = {step.path: step for step in (await engine.store.read(steps.load, [run_id]))[run_id]}
     assert (result.state, result.outputs) == (State.SUCCEEDED, {"n": 3})
     assert steps_["-1/1"].attempt == 3
+
+
+async def test_short_waits_get_on_however_many_queue_for_their_places(open_engine: Open) -> None:
+    """Each pass by memory must end a wait that is over, or runs would come and go for ever."""
+    async with open_engine(max_active=3, park_after_s=5) as engine:
+        saved = await engine.save(
+            plan("short", b(1, "DelayBp", {"timeMillis": 30}), b(2, "DelayBp", {"timeMillis": 30}))
+        )
+        ids = [await engine.submit(saved.id) for _ in range(60)]
+        results = await asyncio.gather(*(engine.result(run_id, 20) for run_id in ids))
+        assert {result.state for result in results} == {State.SUCCEEDED}
+        assert engine.statistics().scheduler.claimed < 1_000
+
+
+async def test_a_deadline_ends_a_wait_however_many_queue_for_its_place(open_engine: Open) -> None:
+    async with open_engine(max_active=2) as engine:
+        saved = await engine.save(plan("late", b(1, "Await", {"event": "never"}, timeoutMs=200)))
+        ids = [await engine.submit(saved.id) for _ in range(20)]
+        results = await asyncio.gather(*(engine.result(run_id, 20) for run_id in ids))
+        assert {result.state for result in results} == {State.FAILED}
+        assert engine.statistics().scheduler.claimed < 500

@@ -8,6 +8,7 @@ A wait that was granted meanwhile makes the store queue the run again at once, s
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from time import time
@@ -23,6 +24,8 @@ from flatwater.store.waiter import Waiter
 if TYPE_CHECKING:
     from flatwater.engine.activation import Activation
 
+SOON_S = 0.02
+"""A run that goes on within this time keeps its place in memory, whoever queues for it."""
 _PARK = object()
 _DUE = object()
 
@@ -171,6 +174,8 @@ class Waits:
         self._run.journal.wait(wait, self._run.row.rank)
 
     async def _until(self, wait: Wait) -> Any:
+        if wait.due_at is not None and wait.due_at <= time():
+            return _DUE  # at once: runs that queue for this place could park it before a timer rings, again and again
         loop = asyncio.get_running_loop()
         wait.future = future = loop.create_future()
         timer = None
@@ -269,12 +274,19 @@ class Waits:
         self._run.services.busy(self._run)
         self._disarm()
 
+    def _goes_on_soon(self) -> bool:
+        dues = [wait.due_at for wait in self._open.values()]
+        times = [at for at in (*dues, *self._deadlines.values(), self._run.row.deadline_at) if at is not None]
+        return min(times, default=math.inf) - time() < SOON_S
+
     def park(self) -> None:
         """Send every open wait to the store and end the activation, if nothing else executes."""
         self._disarm()
         waiting = [wait for wait in self._open.values() if wait.future is not None and not wait.future.done()]
         if self._run.stopping is None and not (waiting and len(waiting) >= self._branches):
             return  # something goes on, if only in the next turn of the loop
+        if self._run.stopping is None and self._goes_on_soon():
+            return  # to leave and come back would take longer
         for wait in waiting:
             if not wait.stored:
                 self._store(wait)

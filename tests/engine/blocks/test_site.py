@@ -212,7 +212,6 @@ async def test_lock_and_locked_exclude_each_other(bench: Bench) -> None:
         ({"retryPeriod": 0}, "retryPeriod does not fit"),
         ({"timeoutMs": -1}, "timeoutMs does not fit"),
         ({"filled": "perhaps"}, "filled must be true or false"),
-        ({"sitId": "A-1"}, "did you mean siteId?"),
     ],
 )
 async def test_bad_parameters_are_told_when_the_definition_is_saved(

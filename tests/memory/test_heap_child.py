@@ -93,6 +93,16 @@ def test_somebody_else_reaps_all_children():
     graph.close()
 
 
+def test_a_fork_of_the_owner_leaves_the_graph_alone():
+    with heap.graph() as graph:
+        pid = os.fork()
+        if pid == 0:
+            graph.close()
+            os._exit(0)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+        assert graph.garbage().bytes >= 0
+
+
 def test_signals_of_the_process_group_do_not_reach_python_in_the_child():
     got: list[int] = []
     before = signal.signal(signal.SIGINT, lambda number, frame: got.append(number))

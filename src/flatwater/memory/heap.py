@@ -9,6 +9,7 @@ lists, saying so in ``Census.missing``; everything else raises :class:`HeapMissi
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import os
@@ -104,7 +105,9 @@ def census(scope: Scope = "containers", *, max_bytes: int = 512 << 20) -> Census
     """
     if _heap is None:
         return heap_fallback.census()
-    return census_of(_run(scope, -1, 0, max_bytes)["types"])
+    frozen = gc.get_freeze_count() if not _heap.INTERNALS else 0
+    missing = f"{frozen:,} frozen objects: this Python's public interface does not list them" if frozen else ""
+    return census_of(_run(scope, -1, 0, max_bytes)["types"], missing)
 
 
 def containers(

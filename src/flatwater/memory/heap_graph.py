@@ -75,7 +75,7 @@ class _Child:
         finally:
             os.close(request)
             os.close(reply)
-            self.end = weakref.finalize(self, _end, self.pid, pidfd, self._request, self._reply)
+            self.end = weakref.finalize(self, _end, os.getpid(), self.pid, pidfd, self._request, self._reply)
             if not self.pid:
                 self.end()
 
@@ -112,12 +112,18 @@ class _Child:
         return line
 
 
-def _end(pid: int, pidfd: int, *pipe: int) -> None:
-    """End the child and reap it; whoever else reaped it already is welcome."""
+def _end(owner: int, pid: int, pidfd: int, *pipe: int) -> None:
+    """End the child and reap it; whoever else reaped it already is welcome. A fork of the owner only lets go."""
+    mine = os.getpid() == owner
     with contextlib.suppress(OSError):
-        os.write(pipe[0], b"quit\n")
+        if mine:
+            os.write(pipe[0], b"quit\n")
     for fd in pipe:
         os.close(fd)
+    if not mine:
+        if pidfd >= 0:
+            os.close(pidfd)
+        return
     if pidfd >= 0:
         waiting = select.poll()
         waiting.register(pidfd, select.POLLIN)
@@ -151,7 +157,11 @@ class Graph:
 
     def __init__(self, heap: ModuleType, *, max_bytes: int, timeout_s: float, values: bool, nice: int) -> None:
         self._child = _Child(heap, max_bytes, timeout_s, values, nice)
-        figures = self._child.ask()
+        try:
+            figures = self._child.ask()
+        except BaseException:
+            self._child.end()
+            raise
         self._statistics = GraphStatistics(pause_s=self._child.pause_s, **figures)
 
     def statistics(self) -> GraphStatistics:

@@ -109,7 +109,7 @@ class _Writer:
         if holder is None or holder.type == "module" or holder.length is not None or holder.type in ("cell", "tuple"):
             return ""
         if holder.type in _RUNNING:
-            return f"{holder.label}()"
+            return f"{holder.label or holder.short_type}()"
         if holder.label:
             return "" if self._dangling.endswith(holder.label.rpartition(".")[2]) else holder.label
         return holder.short_type

@@ -6,6 +6,7 @@ NPM    := $(shell command -v npm 2>/dev/null)
 PAGE   := src/flatwater/server/static/index.html
 UI_SOURCES := $(shell test -f ui/package.json && find ui -type f -not -path 'ui/node_modules/*' -not -path 'ui/dist/*' -not -path 'ui/test-results/*')
 ARGS   ?=
+JOBS   ?= 2
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -22,7 +23,7 @@ run: install ## start the server with the demo plant on http://127.0.0.1:8350 (A
 demo: run ## the same as run
 
 test: install browser ## run the tests (ARGS="tests/bounded -k cache" chooses some)
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 test-pythons: ## build the heap walker with Python 3.11, 3.12 and 3.13 and test it there
 	@.ci/pythons $(ARGS)
@@ -42,7 +43,7 @@ format: $(VENV)/.locked ## let ruff format and repair what it can
 bench: $(VENV)/.bench ## measure against the peers, side by side (ARGS adds flags)
 	$(BIN)/python benchmarks/engine.py $(ARGS)
 
-soak: install ## run the long memory test (ARGS adds flags)
+soak: install ## prove that memory stays flat: about ten minutes (ARGS="short pending" chooses some)
 	$(BIN)/python benchmarks/soak.py $(ARGS)
 
 # The page is built from ui/ by npm. Without npm (or without ui/) the server still serves its API.

@@ -1,6 +1,6 @@
 """Proofs of flat memory: each scenario in a process of its own, on SQLite with fsync.
 
-    python benchmarks/memory.py [short|pending|delayed|waiting|document ...] [--scale 1.0]
+    python benchmarks/soak.py [short|pending|delayed|waiting|document ...] [--scale 1.0]
 
 short     300,000 runs: slope of the RSS after the first 20,000, with its 95 % interval; contexts back to zero
 pending   1,000,000 runs accepted and not started: growth of the RSS

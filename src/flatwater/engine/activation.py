@@ -27,7 +27,7 @@ from flatwater.engine.signal import (
     Parked,
     RunReturned,
 )
-from flatwater.engine.wait import Waits
+from flatwater.engine.wait import Waits, covers
 from flatwater.errors import ClosedError, FencedError, FlatwaterError
 from flatwater.store.state import State
 
@@ -63,8 +63,9 @@ class Activation:
         self.task: asyncio.Task[Any] | None = None
         self.branches = Branches(self)
         self.halted = False
-        self._cleanups: set[str] = set()
+        self.cleanups: set[str] = set()
         self._notes: dict[str, dict[str, Any]] = {}
+        self._attempts: dict[str, int] = {}
         self._sources: dict[str, str] = {}
         self._old: list[str] = []
         if memory is not None:
@@ -118,7 +119,7 @@ class Activation:
 
     def check_stopped(self, path: str) -> None:
         """Go no further when the run is to leave memory, but for the clean-up of one that is canceled."""
-        if self.stopping is None or any(within(path, around) for around in self._cleanups):
+        if self.stopping is None or any(within(path, around) for around in self.cleanups):
             return
         if self.canceled:
             raise asyncio.CancelledError  # as if it came now: what is around cleans up
@@ -134,7 +135,10 @@ class Activation:
                 return
             except BlockFailed as failure:
                 failed = failure
-            attempt = await self._next_attempt(node, path, attempt, failed)
+            try:
+                attempt = await self._next_attempt(node, path, attempt, failed)
+            finally:
+                del failed
 
     async def _walk_once(self, node: Node, path: str, walk: Walk, attempt: int) -> None:
         started = time()
@@ -156,7 +160,10 @@ class Activation:
         except Exception as error:
             wrapped = failure_of(self, node, path, error)
             self.journal.step(node, path, State.FAILED, started, attempt=attempt, error=wrapped.message)
-            raise wrapped from None
+            try:
+                raise wrapped from None
+            finally:
+                del wrapped  # else exception and frame hold each other, and both the context
         if outputs:
             self._keep(node, path, outputs)
         if path != "-1":
@@ -181,7 +188,7 @@ class Activation:
             except asyncio.CancelledError:
                 if not self._ends_here():
                     raise
-                if self._was_canceled():
+                if self.canceled or being_canceled():
                     self.journal.step(
                         node, path, State.CANCELED, started, attempt=attempt, waits=self.waits.ended(path)
                     )
@@ -195,39 +202,50 @@ class Activation:
                 node, path, State.FAILED, started, attempt=attempt, error=failed.message,
                 progress={"kind": failed.kind}, waits=self.waits.ended(path),
             )  # fmt: skip
-            attempt = await self._next_attempt(node, path, attempt, failed)
+            try:
+                attempt = await self._next_attempt(node, path, attempt, failed)
+            finally:
+                del failed
 
     def _ends_here(self) -> bool:
         """Whether a block that is being canceled is over for the run too, which may only be leaving memory."""
         return self.canceled or self.stopping is None
-
-    def _was_canceled(self) -> bool:
-        """Whether a cancellation comes from us; a block may also await something that was canceled elsewhere."""
-        task = asyncio.current_task()
-        return self.canceled or (task is not None and task.cancelling() > 0)
 
     async def _past_attempts(self, node: Node, path: str) -> int:
         """The number of the attempt to make, after what earlier activations did."""
         step = self.past(path)
         if step is None:
             return 1
-        if step.state == State.FAILED:
+        if step.state == State.FAILED and not (node.type in WALKS and self._is_last(node, step.attempt)):
             kind = (step.progress or {}).get("kind", "RunError")
-            failure = BlockFailed(path, node.name, step.error or "", kind)
-            return await self._next_attempt(node, path, step.attempt, failure)
+            return await self._next_attempt(
+                node, path, step.attempt, BlockFailed(path, node.name, step.error or "", kind)
+            )
         return step.attempt
+
+    def _is_last(self, node: Node, attempt: int) -> bool:
+        return node.retry is None or attempt >= node.retry.max_attempts
 
     async def _next_attempt(self, node: Node, path: str, attempt: int, failure: BlockFailed) -> int:
         retry = node.retry
-        if retry is None or attempt >= retry.max_attempts:
-            raise failure from None
-        if node.branches:  # its children begin afresh
-            self.journal.forget(path)
-        if self._memory is not None:
-            self._memory.forget(path)
+        if retry is None or self._is_last(node, attempt):
+            try:
+                raise failure from None
+            finally:
+                del failure
         reason = f"attempt {attempt + 1} of {retry.max_attempts} after: {failure.message}"
         await self.sleep(f"{path}#retry{attempt}", retry.pause_s(attempt), reason)
+        if node.branches:
+            self._begin_afresh(node, path, attempt + 1)
         return attempt + 1
+
+    def _begin_afresh(self, node: Node, path: str, attempt: int) -> None:
+        """The next attempt of a block with children begins with none of them done; on record, for they may be soon."""
+        self._notes = {known: note for known, note in self._notes.items() if not covers(path, known)}
+        self._attempts[path] = attempt
+        self.journal.begin_afresh(node, path, attempt, self.waits.inside(path))
+        if self._memory is not None:
+            self._memory.forget(path)
 
     async def _attempt(self, node: Node, path: str, attempt: int, started: float) -> None:
         call = Call(self, node, path, attempt)
@@ -266,7 +284,7 @@ class Activation:
         if step is not None and step.started_at is not None:
             return step.started_at
         now = time()
-        self.journal.step(node, path, State.RUNNING, now)
+        self.journal.step(node, path, State.RUNNING, now, attempt=self._attempts.get(path, 1))
         return now
 
     # ---- what flow blocks ask for ---------------------------------------------------------------
@@ -295,8 +313,8 @@ class Activation:
         step = self.past(path)
         known = self._notes.get(path) or (step.progress if step is not None else None) or {}
         self._notes[path] = {**known, **progress}
-        begun = step.started_at if step is not None else None
-        self.journal.step(node, path, State.RUNNING, begun or time(), progress=self._notes[path])
+        begun, attempt = (step.started_at, step.attempt) if step is not None else (None, self._attempts.get(path, 1))
+        self.journal.step(node, path, State.RUNNING, begun or time(), attempt=attempt, progress=self._notes[path])
 
     def seen(self, nodes: Sequence[Node], base: str) -> bool:
         """Whether a record exists of any of these blocks or of anything below them."""
@@ -371,19 +389,11 @@ class Activation:
         if self.task is not None:
             await asyncio.wait([self.task])
 
-    async def clean_up(self, nodes: Sequence[Node], base: str) -> None:
-        """Walk a ``catch`` branch of a canceled run, for as long as ``cleanup_s`` allows."""
-        task = asyncio.current_task()
-        while task is not None and task.uncancel():  # else time-outs in it would look like that cancel
-            pass
-        self._cleanups.add(base)
-        try:
-            async with asyncio.timeout(self.services.options.cleanup_s):
-                await self.serial(nodes, base)
-        except (BlockFailed, TimeoutError) as error:
-            self.journal.log(base, "error", f"the clean-up after the cancel failed: {error}")
-        finally:
-            self._cleanups.discard(base)
+
+def being_canceled() -> bool:
+    """Whether a cancellation comes from us; a block may also await something that was canceled elsewhere."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def failure_of(run: Activation, node: Node, path: str, error: Exception) -> BlockFailed:

@@ -42,16 +42,20 @@ class Branches:
         only = (run.progress(path) or {}).get("only")
         tasks: list[Task | None] = []
         self._parallels[path] = (node, tasks)
+        end: BaseException | None = None
         try:
             for index, (nodes, base) in enumerate(branches):
                 tasks.append(self._start(nodes, base) if only is None or only == index else None)
             with run.waits.aside():
-                await join([task for task in tasks if task is not None])
-        except BaseException:
-            await finish([task for task in tasks if task is not None])
-            raise
+                end = await join(task for task in tasks if task is not None)
+            if end is not None:
+                raise end
         finally:
-            del self._parallels[path]
+            del self._parallels[path], end
+            try:
+                await finish(task for task in tasks if task is not None)
+            finally:
+                tasks.clear()  # a frame that an exception has passed must not hold it, else both hold the context
         run.check_stopped(path)
 
     def _start(self, nodes: Sequence[Node], base: str) -> Task:
@@ -95,8 +99,8 @@ class Branches:
             self._permits.release()
 
 
-async def join(tasks: Iterable[Task]) -> None:
-    """Wait for all and raise the gravest end; return with the first that is to end the others.
+async def join(tasks: Iterable[Task]) -> BaseException | None:
+    """Wait for all and return the gravest end; return sooner with one that is to end the others.
 
     A branch that parked or needs an operator ends nobody: what the others do must not be lost.
     """
@@ -107,8 +111,7 @@ async def join(tasks: Iterable[Task]) -> None:
         for task in done:
             # A task that was stopped before its first step has no result.
             end = graver(end, BranchStopped() if task.cancelled() else task.result())
-    if end is not None:
-        raise end
+    return end
 
 
 async def finish(tasks: Iterable[asyncio.Task[Any]]) -> None:
@@ -124,8 +127,11 @@ async def finish(tasks: Iterable[asyncio.Task[Any]]) -> None:
             canceled = error
             for task in pending:
                 task.cancel()
-    if canceled is not None:
-        raise canceled
+    try:
+        if canceled is not None:
+            raise canceled
+    finally:
+        del canceled
 
 
 def within(path: str, around: str) -> bool:

@@ -35,7 +35,7 @@ from flatwater.engine.steering import Steering
 from flatwater.engine.submission import Origin, Submission, as_claimed, new_run
 from flatwater.engine.trigger import Triggers
 from flatwater.engine.web import Web
-from flatwater.errors import FencedError, InputError, LimitError
+from flatwater.errors import ClosedError, FencedError, InputError, LimitError
 from flatwater.store import event as events
 from flatwater.store import log as logs
 from flatwater.store import run as runs
@@ -204,7 +204,8 @@ class Engine:
 
     def _fenced(self) -> None:
         log.error("another process has taken over this one's runs: leaving them, and beginning anew")
-        self._loops.start(self._join_again(), name="join again")
+        with suppress(ClosedError):  # else it is leaving anyway
+            self._loops.start(self._join_again(), name="join again")
 
     async def _join_again(self) -> None:
         """After a time in which this process could not show that it lives: leave all runs, and be a worker anew."""

@@ -184,7 +184,7 @@ async def try_catch(run: Activation, node: Node, path: str) -> Outputs:
             caught = {"path": failure.path, "name": failure.name, "error": failure.message, "kind": failure.kind}
         except asyncio.CancelledError:
             if run.canceled and not params["ignoreAbort"]:
-                await run.clean_up(branch(node, "catch"), path)
+                await clean_up(run, branch(node, "catch"), path)
             raise
         run.note(node, path, caught)
     run.publish_outputs(node, path, {"caught": True, **caught})
@@ -192,6 +192,21 @@ async def try_catch(run: Activation, node: Node, path: str) -> Outputs:
     if not params["swallowError"]:
         raise BlockFailed(caught["path"], caught["name"], caught["error"], caught["kind"])
     return {"caught": True, "error": caught["error"]}
+
+
+async def clean_up(run: Activation, nodes: Sequence[Node], base: str) -> None:
+    """Walk a ``catch`` branch of a canceled run, for as long as ``cleanup_s`` allows."""
+    task = asyncio.current_task()
+    while task is not None and task.uncancel():  # else time-outs in it would look like that cancel
+        pass
+    run.cleanups.add(base)
+    try:
+        async with asyncio.timeout(run.services.options.cleanup_s):
+            await run.serial(nodes, base)
+    except (BlockFailed, TimeoutError) as error:
+        run.journal.log(base, "error", f"the clean-up after the cancel failed: {error}")
+    finally:
+        run.cleanups.discard(base)
 
 
 @walks("BreakBp")

@@ -177,6 +177,11 @@ class Journal:
         )
         return self._put(node, path, state, op, *self.drop(waits))
 
+    def begin_afresh(self, node: Node, path: str, attempt: int, waits: Iterable[Wait]) -> None:
+        """Record that a block with children begins its next attempt, for which none of them is done or waits."""
+        op = steps.put(self._run_id, path, node.id, node.name, node.type, State.RUNNING, attempt, time(), None)
+        self._put(node, path, State.RUNNING, steps.delete(self._run_id, path), op, *self.drop(waits))
+
     def drop(self, waits: Iterable[Wait]) -> list[Any]:
         """The writes that end waits: their rows go, and a child that was waited for in vain is canceled."""
         ops: list[Any] = []

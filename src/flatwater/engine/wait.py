@@ -169,6 +169,10 @@ class Waits:
         mine = [p for p in self._stored if p == path or p.startswith(f"{path}#")]
         return [self._stored.pop(p) for p in mine]
 
+    def inside(self, path: str) -> list[Wait]:
+        """Forget the waits of everything in a block with children; returns those whose rows must go."""
+        return [self._stored.pop(p) for p in list(self._stored) if p != path and covers(path, p)]
+
     def _store(self, wait: Wait) -> None:
         self.expect(wait)
         self._run.journal.wait(wait, self._run.row.rank)
@@ -199,7 +203,7 @@ class Waits:
     def _park(self, wait: Wait) -> None:
         """The run cannot go on here before ``wait`` is granted, or before a time has come."""
         self._parked[wait.path] = wait
-        around = [at for path, at in self._deadlines.items() if _covers(path, wait.path)]
+        around = [at for path, at in self._deadlines.items() if covers(path, wait.path)]
         self._parked_dues += around if wait.due_at is None else [wait.due_at, *around]
 
     def wake(self, path: str, granted: Any, since: float | None = None) -> None:
@@ -294,7 +298,8 @@ class Waits:
                 _finish(wait.future, _PARK)
 
 
-def _covers(around: str, path: str) -> bool:
+def covers(around: str, path: str) -> bool:
+    """Whether a path is that of a block, of something in it, or of one of their waits."""
     return path.startswith(around) and path[len(around) : len(around) + 1] in ("", "/", "[", "#")
 
 

@@ -29,6 +29,7 @@ class Lease:
         self.worker_id = worker_id
         self.lost = False
         self.told = False
+        self.left = False  # its worker has gone by itself: there is no row to renew, and nothing to refuse
         self.idle_s = lease_s / 4
         self._renew_s = renew_s
         self._numbered = numbered
@@ -38,7 +39,7 @@ class Lease:
 
     def due(self, now: float) -> bool:
         """Whether an idle worker should renew by a batch of its own."""
-        return not self.lost and abs(now - self._at) >= self.idle_s
+        return not (self.lost or self.left) and abs(now - self._at) >= self.idle_s
 
     def renew(self, tx: Tx, now: float) -> None:
         """Inside a batch, after its transaction has begun.
@@ -48,6 +49,8 @@ class Lease:
         """
         if self.lost:
             raise FencedError(self.worker_id)
+        if self.left:
+            return
         if not self._numbered and abs(now - self._at) < self._renew_s:
             return
         self._number += 1

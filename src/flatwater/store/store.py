@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from flatwater.bounded import Ledger
-from flatwater.errors import ConflictError, StoreError
+from flatwater.errors import ConflictError, FencedError, StoreError
 from flatwater.store import migrate, worker
 from flatwater.store.dialect import Connection, Dialect, choose
 from flatwater.store.ident import new_id
@@ -128,10 +128,15 @@ class Store:
         worker_id, self.worker = self.worker, None
         if worker_id is None:
             return
-        fenced = self.writer.fenced
-        self.writer.hold(None)
-        if not fenced:
-            await self.writer.call(worker.leave, worker_id, time.time())
+        lease = self.writer.lease
+        assert lease is not None, "a worker holds a lease"
+        try:
+            # Under the lease, so that what was put before is refused, and not stored late, if another has taken over.
+            await self.writer.call(_leave, lease, time.time())
+        except FencedError:
+            _log.info("worker %s had been taken over", worker_id)
+        finally:
+            self.writer.hold(None)
         await self.writer.call(worker.let_go, worker_id)
 
     async def take_over(self, now: float) -> list[str]:
@@ -171,6 +176,11 @@ class Store:
             self.dialect.close(connection)
             raise
         return connection
+
+
+def _leave(tx: Tx, lease: Lease, now: float) -> None:
+    worker.leave(tx, lease.worker_id, now)
+    lease.left = True
 
 
 def _check(tx: Tx) -> list[str]:

@@ -175,7 +175,7 @@ class Writer:
             self._pending_ops -= item.weight
             self._pending_bytes -= item.size
             self._refused += item.error is not None
-            if not item.settle():
+            if not item.settle() and not self.fenced:  # of which we tell once
                 _log.error("a write was refused while nobody awaited it: %s", item.error)
         if self._room and not self.full:
             waiting, self._room = self._room, []
@@ -253,12 +253,12 @@ class Writer:
         began = time.perf_counter()
         if self._connection is None and self._reconnect():
             return len(items)
-        connection = self._connection
+        connection, lease = self._connection, self.lease  # one lease for all of it, whatever the loop sets meanwhile
         tx = Tx(self._dialect, connection)
         try:
             self._dialect.begin(connection)
-            if self.lease is not None:
-                self.lease.renew(tx, time.time())
+            if lease is not None:
+                lease.renew(tx, time.time())
             done = apply(tx, items, began + self._options.max_batch_s)
             self._committing = True
             self._dialect.commit(connection)
@@ -266,8 +266,8 @@ class Writer:
             self._undo(error)
             raise
         self._committing = False
-        if self.lease is not None:
-            self.lease.renewed()
+        if lease is not None:
+            lease.renewed()
         self._batches += 1
         self._rows += tx.rows
         self._commit_s += time.perf_counter() - began

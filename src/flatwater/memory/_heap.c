@@ -1805,6 +1805,8 @@ typedef struct {
     Region idom, retained;       /* by number */
 } Flow;
 
+enum { AHEAD = 16 }; /* edges whose targets are fetched before their turn */
+
 static int
 flow_number(Flow *flow, uint32_t *parent, uint32_t *next, uint32_t *stack)
 {
@@ -1832,23 +1834,31 @@ flow_number(Flow *flow, uint32_t *parent, uint32_t *next, uint32_t *stack)
     return (int)((flow->reached = number) == 0);
 }
 
+/* In the nodes' own order, so that offsets and edges are read straight through and only `pre` is jumped about in. */
 static int
 flow_predecessors(Flow *flow)
 {
-    uint32_t n = flow->reached, *pre = U32(flow->pre), *vertex = U32(flow->vertex);
+    uint32_t n = flow->reached, *pre = U32(flow->pre), total = flow->offsets[flow->nodes];
+    const uint32_t *edges = flow->edges;
     if (region_need(flow->budget, &flow->in_offsets, ((size_t)n + 3) * sizeof(uint32_t)) < 0)
         return -1;
     uint32_t *in = U32(flow->in_offsets);
-    for (uint32_t v = 1; v <= n; v++)
-        for (uint32_t e = flow->offsets[vertex[v]]; e < flow->offsets[vertex[v] + 1]; e++)
-            in[pre[flow->edges[e]] + 2]++;
+    for (uint32_t node = 0; node < flow->nodes; node++)
+        for (uint32_t e = flow->offsets[node]; pre[node] != 0 && e < flow->offsets[node + 1]; e++) {
+            __builtin_prefetch(&pre[edges[e + AHEAD < total ? e + AHEAD : e]]);
+            __builtin_prefetch(&in[pre[edges[e + AHEAD / 2 < total ? e + AHEAD / 2 : e]] + 2], 1);
+            in[pre[edges[e]] + 2]++;
+        }
     for (uint32_t v = 1; v <= n; v++)
         in[v + 2] += in[v + 1];
     if (region_need(flow->budget, &flow->in_edges, ((size_t)in[n + 2] + 1) * sizeof(uint32_t)) < 0)
         return -1;
-    for (uint32_t v = 1; v <= n; v++)
-        for (uint32_t e = flow->offsets[vertex[v]]; e < flow->offsets[vertex[v] + 1]; e++)
-            U32(flow->in_edges)[in[pre[flow->edges[e]] + 1]++] = v;
+    for (uint32_t node = 0; node < flow->nodes; node++)
+        for (uint32_t e = flow->offsets[node]; pre[node] != 0 && e < flow->offsets[node + 1]; e++) {
+            __builtin_prefetch(&pre[edges[e + AHEAD < total ? e + AHEAD : e]]);
+            __builtin_prefetch(&in[pre[edges[e + AHEAD / 2 < total ? e + AHEAD / 2 : e]] + 1], 1);
+            U32(flow->in_edges)[in[pre[edges[e]] + 1]++] = pre[node];
+        }
     return 0;
 }
 
@@ -1884,6 +1894,9 @@ flow_dominate(Flow *flow, uint32_t *ancestor, uint32_t *least, uint32_t *semi, u
     for (uint32_t w = n; w >= 2; w--) {
         uint32_t best = idom[w];
         for (uint32_t e = in[w]; e < in[w + 1]; e++) {
+            uint32_t soon = from[e >= AHEAD ? e - AHEAD : 0];
+            __builtin_prefetch(&ancestor[soon]);
+            __builtin_prefetch(&least[soon]);
             uint32_t s = flow_evaluate(from[e], w + 1, ancestor, least, stack);
             if (s < best)
                 best = s;

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from time import time
 from typing import Any
 
 import msgspec
@@ -18,7 +19,9 @@ from flatwater.engine.blocks import builtin
 from flatwater.engine.engine import Engine
 from flatwater.errors import ConflictError, FencedError
 from flatwater.store import run as runs
+from flatwater.store import site as sites
 from flatwater.store import waiter as waiters
+from flatwater.store.site import SiteSpec
 from flatwater.store.state import ENDED
 from tests.engine.crash import Crash, mortal
 
@@ -175,6 +178,7 @@ async def tell_story(
                 engine.store.writer._options = msgspec.structs.replace(engine.store.options, max_batch_rows=1)
             if not run_id:
                 saved = await engine.save(definition)
+                await engine.store.writer.call(sites.save, [SiteSpec(id="S", filled=True)], time())
                 run_id = await engine.submit(saved.id, {}, **wish)
             before = crash.batches
             if life < len(crashes):

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+from time import time
 from typing import Any
 
 import pytest
 
 from flatwater.engine.engine import Engine
+from flatwater.errors import ConflictError
 from flatwater.store import run as runs
+from flatwater.store import site as sites
+from flatwater.store.site import Change
 from flatwater.store.state import State
 from tests.engine.plan import b, plan
 from tests.engine.replay import Meanwhile, Story, tell_story
@@ -40,6 +45,18 @@ async def steer(engine: Engine, run_id: str) -> None:
 
 ID = 26
 """Characters of an order id."""
+
+
+async def take(engine: Engine, run_id: str) -> None:
+    """Somebody else takes the site as soon as it is empty and free, and fills it."""
+    with suppress(ConflictError):
+        if (await engine.store.read(sites.get, "S")).filled:
+            return
+        await engine.store.writer.call(sites.lock, "S", OTHER, None, None, time())
+        await engine.store.writer.call(sites.set, "S", Change(filled=True), time(), OTHER)
+
+
+OTHER = "somebody-else"
 AGAIN = {"maxAttempts": 3, "delayMs": 1, "factor": 1, "jitter": 0}
 
 
@@ -170,6 +187,16 @@ FLOWS: dict[str, tuple[list[Any], dict[str, str], Meanwhile | None]] = {
         ],
         {"y": "task.variables.y"},
         None,
+    ),
+    "a site given back that somebody else takes at once": (
+        [
+            b(1, "GetIdleSiteBp", {"siteId": "S", "lock": True}),
+            b(2, "SetSiteEmptyBp", {"siteId": "S"}),
+            b(3, "SetSiteUnlockedBp", {"siteId": "S"}),
+            note(4),
+        ],
+        {"site": "blocks.b1.siteId"},
+        take,
     ),
     "calls of the outside beside other work": (
         [

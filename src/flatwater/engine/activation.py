@@ -186,8 +186,8 @@ class Activation:
                 self._left_by(jump, node, path, started, attempt=attempt, waits=self.waits.ended(path))
                 raise
             except asyncio.CancelledError:
-                if not self._ends_here():
-                    raise
+                if self.stopping is not None and not self.canceled:
+                    raise  # the run is only leaving memory
                 if self.canceled or being_canceled():
                     self.journal.step(
                         node, path, State.CANCELED, started, attempt=attempt, waits=self.waits.ended(path)
@@ -206,10 +206,6 @@ class Activation:
                 attempt = await self._next_attempt(node, path, attempt, failed)
             finally:
                 del failed
-
-    def _ends_here(self) -> bool:
-        """Whether a block that is being canceled is over for the run too, which may only be leaving memory."""
-        return self.canceled or self.stopping is None
 
     async def _past_attempts(self, node: Node, path: str) -> int:
         """The number of the attempt to make, after what earlier activations did."""
@@ -263,7 +259,12 @@ class Activation:
         finally:
             call.leave()
             del self.executing[path]
-        self.journal.end_call(call, started, outputs, self.waits.ended(path))
+        waits = self.waits.ended(path)
+        try:
+            await self.journal.end_call(call, started, outputs, waits)
+        except BaseException:
+            self.waits.not_ended(waits)
+            raise
         if call.variables_set:
             self.context.variables.update(call.variables_set)
         self._keep(node, path, outputs)

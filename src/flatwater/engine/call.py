@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from flatwater.engine.activation import Activation
     from flatwater.engine.definition import Node
     from flatwater.engine.service import Services
+    from flatwater.store.waiter import Grant
 
 _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
@@ -36,7 +37,9 @@ def order_id(run_id: str, path: str, run_attempt: int, attempt: int) -> str:
 class Call:
     """One attempt of one block."""
 
-    __slots__ = ("_holding", "_run", "_waits", "attempt", "changes", "node", "path", "replayed", "variables_set")
+    __slots__ = (
+        "_holding", "_run", "_waits", "attempt", "changes", "conclusion", "node", "path", "replayed", "variables_set",
+    )  # fmt: skip
 
     def __init__(self, run: Activation, node: Node, path: str, attempt: int) -> None:
         self._run = run
@@ -46,6 +49,7 @@ class Call:
         self.replayed = False
         self.variables_set: dict[str, Any] = {}
         self.changes: dict[str, Any] = {}
+        self.conclusion: tuple[Any, ...] | None = None
         self._waits = 0
         self._holding = False
 
@@ -142,6 +146,13 @@ class Call:
     async def transact(self, fn: Callable[..., Any], *args: Any) -> Any:
         """``fn(tx, *args)`` in the writer's next transaction; its result after the commit."""
         return await self._run.services.store.writer.call(fn, *args)
+
+    def conclude(self, fn: Callable[..., list[Grant]], *args: Any) -> None:
+        """``fn(tx, *args)`` in the transaction that records the end of this block: both happen, once, or neither.
+
+        For changes that must not be made again by a replay. It returns grants; what it raises fails the block.
+        """
+        self.conclusion = (fn, *args)
 
     def granted(self, grants: Any) -> None:
         """Wake the runs that a transaction of ours has granted something."""

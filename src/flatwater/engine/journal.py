@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from time import time
 from typing import TYPE_CHECKING, Any
 
@@ -24,8 +24,9 @@ if TYPE_CHECKING:
     from flatwater.store.commit import Commit
     from flatwater.store.run import Claimed
     from flatwater.store.step import Step
+    from flatwater.store.tx import Tx
     from flatwater.store.variable import Variable
-    from flatwater.store.waiter import Waiter
+    from flatwater.store.waiter import Grant, Waiter
 
 _encode = msgspec.json.Encoder(enc_hook=str).encode
 _decode = msgspec.json.decode
@@ -123,6 +124,13 @@ def _began(path: str, started: float, waits: Iterable[Wait]) -> float:
     return min([started, *(wait.since for wait in waits if wait.path == path)]) if waits else started
 
 
+def conclude(tx: Tx, ops: list[Any], function: Callable[..., list[Grant]], *args: Any) -> list[Grant]:
+    """The last change that a block makes, and the record of its end."""
+    grants = function(tx, *args)
+    tx.apply(*ops)
+    return grants
+
+
 class Journal:
     """Writes behind: records go to the writer at once and to the disk with its next group.
 
@@ -197,8 +205,19 @@ class Journal:
         self._emit(self._run_id, path, node.name, state)
         return commit
 
-    def end_call(self, call: Call, started: float, outputs: dict[str, Any], waits: list[Wait]) -> None:
-        """Record that a block succeeded, with all that it changed, in one transaction."""
+    async def end_call(self, call: Call, started: float, outputs: dict[str, Any], waits: list[Wait]) -> None:
+        """Record that a block succeeded, with all that it changed, in one transaction.
+
+        It need not be awaited by the disk, unless the block has a conclusion, which may fail: then nothing is recorded.
+        """
+        ops = self._end_ops(call, started, outputs, waits)
+        if call.conclusion is None:
+            self._put(call.node, call.path, State.SUCCEEDED, *ops)
+            return
+        call.granted(await self._writer.call(conclude, ops, *call.conclusion))
+        self._emit(self._run_id, call.path, call.node.name, State.SUCCEEDED)
+
+    def _end_ops(self, call: Call, started: float, outputs: dict[str, Any], waits: list[Wait]) -> list[Any]:
         node, path = call.node, call.path
         text = dump(outputs) if outputs else None
         if text is not None:
@@ -219,7 +238,7 @@ class Journal:
         if "response" in call.changes:
             ops.append(runs.respond(self._run_id, self._epoch, dump(call.changes["response"])))
         ops.extend(self.drop(waits))
-        self._put(node, path, State.SUCCEEDED, *ops)
+        return ops
 
     def wait(self, wait: Wait, rank: float) -> None:
         self._last = self._writer.put(

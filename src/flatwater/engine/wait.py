@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from time import time
 from typing import TYPE_CHECKING, Any
@@ -168,6 +168,10 @@ class Waits:
             return []
         mine = [p for p in self._stored if p == path or p.startswith(f"{path}#")]
         return [self._stored.pop(p) for p in mine]
+
+    def not_ended(self, waits: Iterable[Wait]) -> None:
+        """What was forgotten by `ended` has rows still."""
+        self._stored.update((wait.path, wait) for wait in waits)
 
     def inside(self, path: str) -> list[Wait]:
         """Forget the waits of everything in a block with children; returns those whose rows must go."""

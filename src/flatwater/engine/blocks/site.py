@@ -1,7 +1,8 @@
 """The site family: places for loads, looked for, locked, set and set free.
 
 A block that waits for a site is one row in the store, written in the transaction that looked in vain; whatever makes a
-site suitable offers it to the rows in the same transaction (`flatwater.store.site`).
+site suitable offers it to the rows in the same transaction (`flatwater.store.site`). What a block changes goes with the
+record of its end (`BlockCall.conclude`): made again after a crash it could undo what another run has done since.
 """
 
 from __future__ import annotations
@@ -258,19 +259,19 @@ def describe(want: Want) -> str:
 @block("SetSiteFilledBp", family="site", camel=True)
 async def set_site_filled(site_id: SiteId, *, call: BlockCall) -> None:
     """Says that a load is on the site."""
-    await change(site_id, Change(filled=True), call)
+    change(site_id, Change(filled=True), call)
 
 
 @block("SetSiteEmptyBp", family="site", camel=True)
 async def set_site_empty(site_id: SiteId, *, call: BlockCall) -> None:
     """Says that no load is on the site; its content goes with it."""
-    await change(site_id, Change(filled=False, content=None), call)
+    change(site_id, Change(filled=False, content=None), call)
 
 
 @block("SetSiteContentBp", family="site", camel=True)
 async def set_site_content(site_id: SiteId, content: Content = None, *, call: BlockCall) -> None:
     """Says what is on the site; null: nothing known."""
-    await change(site_id, Change(content=content), call)
+    change(site_id, Change(content=content), call)
 
 
 @block("SetSiteTagsBp", family="site", camel=True)
@@ -281,7 +282,7 @@ async def set_site_tags(
     call: BlockCall,
 ) -> None:
     """Replaces the site's tags."""
-    await change(site_id, Change(tags=names(tags)), call)
+    change(site_id, Change(tags=names(tags)), call)
 
 
 @block("SetSiteAttrBp", family="site", camel=True)
@@ -293,7 +294,7 @@ async def set_site_attr(
     call: BlockCall,
 ) -> None:
     """Sets one attribute of the site."""
-    call.granted(await call.transact(write_attr, site_id, attr_name, attr_value, call.run_id, call.path, time()))
+    call.conclude(write_attr, site_id, attr_name, attr_value, call.run_id, call.path, time())
 
 
 @block("GetSiteAttrBp", family="site", camel=True)
@@ -324,15 +325,17 @@ async def batch_setting_site(
         fields["content"] = content
     if not fields:
         raise InputError("neither filled nor content is given", where=call.path, hint="say what to set")
-    owner = (call.run_id, call.path, time())
-    ids, grants = await call.transact(write_many, names(site_ids), names(group_names), Change(**fields), *owner)
-    call.granted(grants)
+    ids = await call.services.store.read(wanted, names(site_ids), names(group_names))
+    call.conclude(sites.set_many, ids, Change(**fields), time(), call.run_id, call.path)
     return Changed(ids)
 
 
-async def change(site_id: str, what: Change, call: BlockCall) -> None:
-    """Set a site and offer it. Raises `NotFoundError`; `ConflictError` when another run has locked it."""
-    call.granted(await call.transact(sites.set, site_id, what, time(), call.run_id, call.path))
+def change(site_id: str, what: Change, call: BlockCall) -> None:
+    """Set a site and offer it, once, with the end of the block.
+
+    That fails with `NotFoundError`; with `ConflictError` when another run has locked the site.
+    """
+    call.conclude(sites.set, site_id, what, time(), call.run_id, call.path)
 
 
 def write_attr(tx: Tx, site_id: str, name: str, value: Any, run_id: str, path: str, now: float) -> list[Grant]:
@@ -343,12 +346,9 @@ def write_attr(tx: Tx, site_id: str, name: str, value: Any, run_id: str, path: s
     return sites.set(tx, site_id, Change(attrs=msgspec.json.encode(attrs).decode()), now, run_id, path)
 
 
-def write_many(
-    tx: Tx, ids: tuple[str, ...], groups: tuple[str, ...], what: Change, run_id: str, path: str, now: float
-) -> tuple[list[str], list[Grant]]:
-    """Set all of these and all sites of the groups; their ids, and what that has granted."""
-    wanted = list(dict.fromkeys((*ids, *(site for group in groups for site in members(tx, group)))))
-    return wanted, sites.set_many(tx, wanted, what, now, run_id, path)
+def wanted(tx: Tx, ids: tuple[str, ...], groups: tuple[str, ...]) -> list[str]:
+    """These sites and all sites of the groups, each once."""
+    return list(dict.fromkeys((*ids, *(site for group in groups for site in members(tx, group)))))
 
 
 def members(tx: Tx, group: str) -> list[str]:
@@ -390,7 +390,7 @@ async def set_site_unlocked(
     call: BlockCall,
 ) -> None:
     """Unlocks a site that this run has locked, or that was locked under this name."""
-    call.granted(await call.transact(sites.unlock, site_id, call.run_id, un_locked_id, time()))
+    call.conclude(sites.unlock, site_id, call.run_id, un_locked_id, time())
 
 
 @block("GetLockedSitesByTaskRecordIdBp", family="site", camel=True)

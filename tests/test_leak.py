@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -108,4 +109,4 @@ async def test_fine():
     result, counts = run(pytester, source)
     assert counts == {"passed": 4, "errors": 2}
     result.stdout.fnmatch_lines(["*took 0.*seconds*", "  time.sleep(0.001,) from *errors.py:1*"])
-    assert result.stdout.str().count("time.sleep(0.001,)") == 1
+    assert result.stdout.str().count("time.sleep(0.001,)") == 1 + ("CI" in os.environ)  # there the summary repeats it

@@ -336,3 +336,16 @@ async def test_a_deadline_ends_a_wait_however_many_queue_for_its_place(open_engi
         results = await asyncio.gather(*(engine.result(run_id, 20) for run_id in ids))
         assert {result.state for result in results} == {State.FAILED}
         assert engine.statistics().scheduler.claimed < 500
+
+
+@pytest.mark.parametrize("turns", range(6))
+async def test_a_cancel_in_the_first_moments_ends_the_run(engine: Engine, turns: int) -> None:
+    """The task that advances a run may be canceled before its first step."""
+    run_id = await submit(engine, b(1, "Gate"))
+    while (activation := engine.scheduler.active.get(run_id)) is None:
+        await asyncio.sleep(0)
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    activation.stop("cancel", at_once=True)
+    assert (await engine.result(run_id, 5)).state == State.CANCELED
+    assert run_id not in engine.scheduler.active

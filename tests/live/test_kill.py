@@ -1,6 +1,6 @@
 """kill -9 at random moments while hundreds of flows run: nothing is lost, nothing is done twice, nothing is left.
 
-KILLS=100 SEED=7 pytest tests/live/test_kill.py      (six by default, and another seed each time)
+KILLS=100 SEED=7 pytest tests/live/test_kill.py      (six by default; another SEED kills at other moments)
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ LIFE_S = (0.15, 1.2)
 async def test_kills_at_random_moments_lose_nothing_and_repeat_nothing(
     tmp_path: Path, pytestconfig: pytest.Config
 ) -> None:
-    seed = int(os.environ.get("SEED", "0")) or random.randrange(1, 10**6)
+    seed = int(os.environ.get("SEED", "20261121"))
     runs = RUNS + 40 * max(0, KILLS - USUAL)
     file, url = tmp_path / "plant.db", f"sqlite:///{tmp_path / 'plant.db'}"
     async with Store.open(url):

@@ -55,6 +55,7 @@ class Activation:
         self.robots: dict[str, str] = {}
         self.executing: dict[str, tuple[Node, float]] = {}
         self.canceled = False
+        self.begun = False
         self.finishing = False
         self.stopping: str | None = None
         self.holds_sites = row.locked or "site" in self.waits.kinds()
@@ -380,8 +381,8 @@ class Activation:
         if self.stopping is None or reason == "cancel":
             self.stopping = reason
         self.canceled = self.canceled or reason == "cancel"
-        if at_once and self.task is not None:
-            self.task.cancel()
+        if at_once and self.task is not None and self.begun:
+            self.task.cancel()  # not before its first step, or it would end without a trace of the run
         else:
             self.waits.park()
 

@@ -133,6 +133,7 @@ class Runner:
     # ---- one activation -------------------------------------------------------------------------
 
     async def _advance(self, activation: Activation) -> None:
+        activation.begun = True
         reference = self._contexts.born(activation.id, activation.context)
         try:
             ending = await self._walk(activation)

@@ -70,7 +70,7 @@ browser: ## find Chromium for the page's tests, or install Debian's when root
 
 lock: $(VENV)/.uv ## remake requirements.lock from pyproject.toml
 	$(VENV)/uv/bin/uv pip compile pyproject.toml --output-file requirements.lock --upgrade --quiet --no-header \
-		--universal --python-version 3.11 --generate-hashes --extra postgres --extra mysql --group dev
+		--universal --python-version 3.11 --generate-hashes --extra postgres --extra mysql --extra live --group dev
 
 clean: ## remove everything that these targets made
 	rm -rf $(VENV) ui/node_modules src/flatwater/server/static build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
@@ -87,7 +87,7 @@ $(VENV)/.locked: requirements.lock | $(VENV)/.made
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements.lock
 	@touch $@
 
-$(VENV)/.package: pyproject.toml setup.py src/flatwater/memory/_heap.c $(VENV)/.locked
+$(VENV)/.package: pyproject.toml setup.py src/flatwater/memory/_heap.c src/flatwater/memory/_watch.c src/flatwater/memory/_inject.c $(VENV)/.locked
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 

@@ -30,7 +30,7 @@ from typing import Any
 import uvloop
 
 from flatwater.engine import Engine, EngineOptions, block
-from flatwater.server.slope import slope
+from flatwater.memory.slope import slope
 from flatwater.store import Store
 from flatwater.store import run as runs
 from flatwater.store import site as sites

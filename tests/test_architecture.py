@@ -24,6 +24,7 @@ BELOW_SERVER = {"guard", "memory", "engine", "store", "gateway", "settings", "bo
 LAYERS: dict[str, set[str]] = {
     "__main__": {"cli"},
     "cli": {"server", "demo"} | BELOW_SERVER,
+    "agent": {"memory"},
     "pytest_plugin": {"server"} | BELOW_SERVER,
     "server": BELOW_SERVER,
     "demo": BELOW_SERVER - {"settings"},

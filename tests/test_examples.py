@@ -1,4 +1,7 @@
-"""Every file in examples/ does what it says, as people call it: a process of its own in an empty folder."""
+"""Every file in examples/ does what it says, as people call it: a process of its own in an empty folder.
+
+The programs of examples/leaks are run by tests/gallery.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ import pytest
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 FLATWATER = ["-m", "flatwater.cli"]
-ELSEWHERE = {"rest_robots.py": "tests/engine/test_driver.py"}
+ELSEWHERE = {"rest_robots.py": "tests/engine/test_driver.py", "gateway.toml": "tests/gateway/test_config.py"}
 
 
 def call(folder: Path, *words: str | Path) -> subprocess.CompletedProcess[str]:
@@ -39,6 +42,11 @@ def test_hello(tmp_path: Path) -> None:
 
 def test_parallel(tmp_path: Path) -> None:
     assert printed(tmp_path, EXAMPLES / "parallel.py") == ("SUCCEEDED {'attempts': 3, 'printed': 'bolts, 812.5 kg'}\n")
+
+
+def test_chunks_and_once_more(tmp_path: Path) -> None:
+    for _ in range(2):  # the second time the run has ended already: nothing is copied again
+        assert printed(tmp_path, EXAMPLES / "chunks.py") == "SUCCEEDED 20000 rows\n"
 
 
 def test_embed_twice_is_each_order_once(tmp_path: Path) -> None:

@@ -155,6 +155,13 @@ def test_a_server_is_steered_from_the_command_line(server: str, hello: Path, tmp
     assert len(call("sites", "list", "--group", "A").splitlines()) == 2
 
 
+def test_a_submitted_run_that_fails_is_the_status(server: str, tmp_path: Path) -> None:
+    failing = tmp_path / "failing.json"
+    failing.write_text(json.dumps(plan("failing", b(1, "ThrowExceptionBp", {"message": "on purpose"}))))
+    assert flatwater("definitions", "save", str(failing), FLATWATER_URL=server).returncode == 0
+    assert flatwater("runs", "submit", "failing", "--wait", FLATWATER_URL=server).returncode == 1
+
+
 def test_errors_of_the_server_are_told_in_its_words(server: str) -> None:
     done = flatwater("runs", "submit", "nothing", FLATWATER_URL=server)
     assert done.returncode == 1

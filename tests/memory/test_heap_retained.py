@@ -137,7 +137,7 @@ def build(kinds: list[str], pairs: list[tuple[int, int]]) -> tuple[Any, list[int
     return objects[0], [id(item) for item in objects], held
 
 
-@settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 @given(
     st.lists(st.sampled_from(KINDS), min_size=2, max_size=30).flatmap(
         lambda kinds: st.tuples(

@@ -29,6 +29,7 @@ ARGUMENTS = [
 ]
 START_S = 60.0
 PATIENCE_MS = 20_000
+DIAGNOSTIC_TOKEN = "a-token-for-the-instruments"
 
 # Contrast of every visible text with what is behind it, as WCAG 2.1 defines it.
 POOR_CONTRAST = """() => {
@@ -72,6 +73,7 @@ class Server:
         command = [str(Path(sys.executable).with_name("flatwater")), "serve", "--port", str(self.port), *self.flags]
         command += ["--db", f"sqlite:///{self.folder / 'page.db'}"]
         environment = {name: value for name, value in os.environ.items() if not name.startswith("FLATWATER_")}
+        environment["FLATWATER_SERVER_DIAGNOSTIC_TOKEN"] = DIAGNOSTIC_TOKEN
         if self.token:
             environment["FLATWATER_SERVER_TOKEN"] = self.token
         with (self.folder / "server.log").open("ab") as log:
@@ -125,13 +127,15 @@ def _free_port() -> int:
 
 
 class Desk:
-    """A browser window at the server's page; what its console complains of fails the test."""
+    """A browser window at the page, ``trusted`` with the instruments' token; what its console complains of fails."""
 
-    def __init__(self, browser: Browser, server: Server, **options: Any) -> None:
+    def __init__(self, browser: Browser, server: Server, *, trusted: bool = True, **options: Any) -> None:
         self.server = server
         self.complaints: list[str] = []
         self.refusals: set[int] = set()
         self.context = browser.new_context(viewport=options.pop("viewport", {"width": 1280, "height": 720}), **options)
+        if trusted:
+            self.context.add_cookies([{"name": "flatwater_token", "value": DIAGNOSTIC_TOKEN, "url": server.url}])
         self.page = self.context.new_page()
         self.page.set_default_timeout(PATIENCE_MS)
         self.page.on("console", self._note)

@@ -18,7 +18,7 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
 
 
 def guarded(*, token: str = "", loopback: bool = True, hosts: tuple[str, ...] = ()) -> Client:
-    return Client(Guard(app, token=token, loopback=loopback, hosts=hosts))
+    return Client(Guard(app, token=token, diagnostic_token="diagnose", loopback=loopback, hosts=hosts))
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost"])
@@ -134,3 +134,17 @@ async def test_security_headers() -> None:
 
 async def test_endless_addresses_are_refused() -> None:
     assert (await guarded().get("/api/runs?x=" + "a" * 20_000)).status == 414
+
+
+@pytest.mark.parametrize("token", ["", "secret"])
+async def test_the_instruments_need_a_token_always(token: str) -> None:
+    client = guarded(token=token)
+    for path in ("/api/memory", "/api/memory/heap"):
+        assert (await client.get(path)).status == 401
+        assert (await client.get(path, headers={"authorization": "Bearer wrong"})).status == 401
+        assert (await client.get(path, headers={"authorization": f"Bearer {token}"})).status == 401
+        assert (await client.get(path, headers={"authorization": "Bearer diagnose"})).status == 200
+    assert (await client.get("/api/info", headers={"authorization": "Bearer diagnose"})).status == 200
+    answer = await client.get("/?token=diagnose")
+    assert answer.status == 303
+    assert "flatwater_token=diagnose" in answer.headers["set-cookie"]

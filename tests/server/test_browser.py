@@ -10,10 +10,20 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
 
 import pytest
 from playwright.sync_api import Browser, expect, sync_playwright
-from tests.server.browser import ARGUMENTS, CHROMIUM, OVERFLOW, PATIENCE_MS, POOR_CONTRAST, Desk, Server
+from tests.server.browser import (
+    ARGUMENTS,
+    CHROMIUM,
+    DIAGNOSTIC_TOKEN,
+    OVERFLOW,
+    PATIENCE_MS,
+    POOR_CONTRAST,
+    Desk,
+    Server,
+)
 from tests.server.harness import block, definition
 
 from flatwater.server.page import STATIC
@@ -59,7 +69,11 @@ ASKING = definition(
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    server = Server(tmp_path_factory.mktemp("page"), "--demo")
+    folder = tmp_path_factory.mktemp("page")
+    server = Server(folder, "--demo")
+    # Its own API is the service behind the gateway: a real upstream that is there.
+    (folder / "gateway.toml").write_text(f'[services.self]\nendpoints = ["{server.url}"]\ncache.enabled = true\n')
+    (folder / "flatwater.toml").write_text('[gateway]\nconfig = "gateway.toml"\n')
     try:
         server.start()
         for item in (SLEEPING, WAITING, FAILING, LOOPING, ASKING):
@@ -311,6 +325,36 @@ def test_the_ledger_shows_bounds_of_server_and_page(desk: Desk, server: Server) 
     expect(page.get_by_role("row", name=re.compile("shown runs"))).to_be_visible()
 
 
+def test_memory_asks_for_its_token_and_walks_from_a_container_to_its_owner(browser: Browser, server: Server) -> None:
+    desk = Desk(browser, server, trusted=False)
+    desk.refusals.add(401)
+    page = desk.open("memory")
+    page.get_by_role("textbox", name="Token").fill(DIAGNOSTIC_TOKEN)
+    page.keyboard.press("Enter")
+    expect(page.locator("main")).to_contain_text("Free inside malloc")
+    page.get_by_label("Floor").select_option("1000")
+    page.locator("section", has_text="Containers").get_by_role("link", name="dict").first.click()
+    expect(page.locator(".path")).to_be_visible()
+    expect(page.locator("main")).to_contain_text("would be freed with it")
+    before = page.url
+    page.locator("section.card").first.get_by_role("link").first.click()
+    expect(page).not_to_have_url(before)
+    expect(page.locator(".path")).to_be_visible()
+    page.get_by_role("button", name="Trim").click()
+    expect(page.locator(".notice.ok")).to_contain_text("Trimming gave back")
+    desk.context.close()
+
+
+def test_the_gateway_shows_its_requests(desk: Desk, server: Server) -> None:
+    assert server.call("GET", "/gateway/self/livez") == {"ok": True}
+    with pytest.raises(HTTPError, match="404"):
+        server.call("GET", "/gateway/self/nothing")
+    page = desk.open("gateway")
+    expect(page.locator("main")).to_contain_text("every endpoint is up")
+    row = page.locator("tr", has_text="/gateway/self/nothing")
+    expect(row.first).to_contain_text("404")
+
+
 def test_triggers_and_events(desk: Desk) -> None:
     page = desk.open("triggers")
     page.get_by_label("Name of the event").fill("page.event")
@@ -366,6 +410,8 @@ def views(server: Server) -> dict[str, str]:
         "blocks": "definitions?tab=blocks",
         "triggers": "triggers",
         "ledger": "ledger",
+        "memory": "memory",
+        "gateway": "gateway",
     }
 
 
@@ -426,7 +472,7 @@ def test_the_token_is_asked_for_once(browser: Browser, tmp_path: Path) -> None:
     server = Server(tmp_path, token=TOKEN)
     try:
         server.start()
-        desk = Desk(browser, server)
+        desk = Desk(browser, server, trusted=False)
         desk.refusals.add(401)
         page = desk.open()
         field = page.get_by_role("textbox", name="Token")

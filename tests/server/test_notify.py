@@ -6,7 +6,7 @@ import os
 import socket
 from pathlib import Path
 
-from flatwater.server.notify import Notifier
+from flatwater.bounded.notify import Notifier
 
 
 def test_nothing_happens_without_systemd() -> None:

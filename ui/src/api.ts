@@ -110,6 +110,15 @@ export const api = {
   ready: (signal?: AbortSignal) => call<T.Readiness>("GET", "readyz", { ...with_(signal), also: 503 }),
   ledger: (signal?: AbortSignal) => call<{ items: T.LedgerItem[] }>("GET", "api/ledger", with_(signal)),
 
+  gateway: (signal?: AbortSignal) => call<T.GatewayView>("GET", "api/gateway", { query: { limit: 50 }, ...with_(signal) }),
+  memory: (signal?: AbortSignal) => call<T.MemoryFigures>("GET", "api/memory", with_(signal)),
+  heap: (floor: number, search: string, signal?: AbortSignal) =>
+    call<T.HeapLook>("GET", "api/memory/heap", { query: { floor, search }, ...with_(signal) }),
+  takeGraph: () => call<{ largest: T.HeapNode[] }>("POST", "api/memory/graph"),
+  heapObject: (object: string, signal?: AbortSignal) => call<T.HeapObject>("GET", `api/memory/objects/${id(object)}`, with_(signal)),
+  collect: () => call<{ freed: number; uncollectable: number }>("POST", "api/memory/collect"),
+  trim: () => call<{ before: number; after: number }>("POST", "api/memory/trim"),
+
   runs: (filter: RunFilter, limit: number, cursor: string | null, signal?: AbortSignal) =>
     call<T.Page<T.Run>>("GET", "api/runs", {
       query: {

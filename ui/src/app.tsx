@@ -8,7 +8,9 @@ import { info, pulse, readiness, startedAt } from "./status";
 import { stream } from "./stream";
 import { now } from "./clock";
 import { DefinitionsView } from "./view/definitions";
+import { GatewayView } from "./view/gateway";
 import { LedgerView } from "./view/ledger";
+import { MemoryView } from "./view/memory";
 import { OverviewView } from "./view/overview";
 import { RunView } from "./view/run";
 import { RunsView } from "./view/runs";
@@ -22,6 +24,8 @@ const PLACES: { path: string; text: string; icon: IconName }[] = [
   { path: "definitions", text: "Definitions", icon: "definitions" },
   { path: "triggers", text: "Triggers", icon: "triggers" },
   { path: "ledger", text: "Ledger", icon: "ledger" },
+  { path: "memory", text: "Memory", icon: "memory" },
+  { path: "gateway", text: "Gateway", icon: "gateway" },
 ];
 
 export function App() {
@@ -55,7 +59,7 @@ function Navigation() {
         <span>Flatwater</span>
       </a>
       <ul>
-        {PLACES.map((place) => (
+        {PLACES.filter((place) => place.path !== "gateway" || info.value?.gateway).map((place) => (
           <li key={place.path}>
             <a href={href([place.path].filter(Boolean))} aria-current={place.path === here ? "page" : undefined}>
               <Icon name={place.icon} size={18} />
@@ -109,6 +113,8 @@ function View() {
   if (place === "definitions") return <DefinitionsView />;
   if (place === "triggers") return <TriggersView />;
   if (place === "ledger") return <LedgerView />;
+  if (place === "memory") return <MemoryView />;
+  if (place === "gateway") return <GatewayView />;
   return (
     <div class="view">
       <h1>No such page</h1>

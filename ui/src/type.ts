@@ -248,6 +248,7 @@ export interface Info {
   database: string;
   demo: boolean;
   token_required: boolean;
+  gateway: boolean;
 }
 
 export interface Readiness {
@@ -275,4 +276,113 @@ export interface TriggerInput {
   priority: number;
   enabled: boolean;
   max_pending: number;
+}
+
+export interface MemoryFigures {
+  usage: {
+    memory: { rss: number; pss: number | null; uss: number | null; threads: number };
+    malloc: { free: number } | null;
+    collector: { enabled: boolean; frozen: number };
+    blocks: number;
+    tasks: number | null;
+  };
+  pools: { database: string; size: number | null; checked_out: number | null; idle: number | null; max_overflow: number | null }[];
+}
+
+/** A type, or with an id a container. */
+export interface HeapRow {
+  type: string;
+  now: number;
+  grown: number;
+  bytes: number;
+  history: number[];
+  id: string;
+}
+
+export interface HeapLook {
+  looks: number;
+  cost_s: number;
+  types: HeapRow[];
+  containers: HeapRow[];
+}
+
+/** An object, or with `root` the beginning of a path. */
+export interface HeapNode {
+  id?: string;
+  type?: string;
+  root?: string;
+  name?: string;
+  label?: string;
+  length?: number | null;
+  retained_bytes: number;
+}
+
+export interface Neighbour {
+  how: string;
+  node: HeapNode;
+}
+
+export interface HeapObject {
+  node: HeapNode;
+  path: { text: string };
+  held_count: number;
+  held_by: Neighbour[];
+  holds_count: number;
+  holds: Neighbour[];
+}
+
+export interface GatewayEndpoint {
+  url: string;
+  state: string;
+  failures: number;
+  last_error: string;
+  pool: { size: number; bound: number; idle: number };
+}
+
+export interface GatewayService {
+  name: string;
+  requests: number;
+  statuses: Record<string, number>;
+  refused: Record<string, number>;
+  latency: { p50: number; p99: number; maximum: number };
+  breaker: { requests: number; max_requests: number };
+  endpoints: GatewayEndpoint[];
+}
+
+export interface GatewayRecord {
+  at: number;
+  service: string;
+  method: string;
+  target: string;
+  status: number;
+  reason: string;
+  duration_s: number;
+  id: string;
+  cache: string;
+}
+
+export interface GatewayView {
+  now: number;
+  statistics: {
+    active: number;
+    max_requests: number;
+    requests: number;
+    reloads: number;
+    history: number;
+    services: GatewayService[];
+    tasks: { size: number };
+    cache: {
+      size: number;
+      bytes: number | null;
+      max_bytes: number | null;
+      evictions: number;
+      hits: number;
+      stale_hits: number;
+      misses: number;
+      validations: number;
+    } | null;
+    overload: { size: number; pressure: number } | null;
+  };
+  history: GatewayRecord[];
+  background: { name: string; age_s: number }[];
 }

@@ -1,6 +1,7 @@
 """Everything that may hold things for long, each with a bound, statistics and a line in the ledger."""
 
 from flatwater.bounded.cache import Cache, CacheStatistics
+from flatwater.bounded.chunk import achunks, chunks
 from flatwater.bounded.fanout import Fanout, FanoutStatistics, Message, Subscription
 from flatwater.bounded.histogram import Histogram, HistogramStatistics
 from flatwater.bounded.history import History, HistoryStatistics
@@ -25,5 +26,7 @@ __all__ = [
     "TaskGroupStatistics",
     "TaskInfo",
     "Usage",
+    "achunks",
     "check_bound",
+    "chunks",
 ]

@@ -12,12 +12,20 @@ from flatwater.errors import FlatwaterError
 
 FAMILIES = {
     "serve": "Run the server.",
+    "gateway": "Run the HTTP gateway.",
     "run": "Run one definition to its end.",
     "runs": "List and steer the runs of a server.",
     "definitions": "List, check and save definitions.",
     "sites": "List, import and change sites.",
     "db": "Upgrade and check a database.",
+    "guard": "Supervise any worker by memory; report which task grows.",
     "config": "Check the settings.",
+    "top": "Watch processes, what grows in them, and who holds it.",
+    "diagnose": "Say whether a process leaks memory, what grows, who holds it, and what to do.",
+    "record": "Record the memory of processes over time.",
+    "plot": "Draw a recording as SVG, PNG, HTML or in the terminal.",
+    "report": "Say which recorded processes grow, and when they reach their limit.",
+    "exec": "Run a program that can be examined.",
 }
 
 
@@ -47,9 +55,9 @@ def flatwater() -> None:
 def main() -> None:
     """The ``flatwater`` command. Exit status 2 for wrong usage, 1 for anything else that went wrong."""
     try:
-        flatwater(standalone_mode=False)
-    except click.exceptions.Exit as leave:
-        sys.exit(leave.exit_code)
+        # click gives the status of an Exit back instead of raising it.
+        status = flatwater(standalone_mode=False)
+        sys.exit(status if isinstance(status, int) else 0)
     except click.Abort:
         sys.exit(130)
     except click.ClickException as error:

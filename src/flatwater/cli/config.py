@@ -17,6 +17,15 @@ def command() -> None:
 
 @command.command("check")
 @option.config
-def check(config: Path | None) -> None:
+@click.option(
+    "--gateway", type=click.Path(dir_okay=False, path_type=Path), help="Check this file of the gateway instead."
+)
+def check(config: Path | None, gateway: Path | None) -> None:
     """Print the settings in force, each with its origin; every problem with its place."""
-    click.echo(check_settings(config))
+    if gateway is None:
+        click.echo(check_settings(config))
+        return
+    from flatwater.cli.gateway import summary
+    from flatwater.gateway import load
+
+    click.echo(summary(gateway, load(gateway)))

@@ -11,8 +11,26 @@ from typing import Any, TypeVar
 import click
 
 from flatwater.settings import Flag, Settings, load
+from flatwater.settings.unit import measure
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Measure(click.ParamType[float]):
+    """A size or a duration as people write it: 512KiB, 10m."""
+
+    def __init__(self, unit: str) -> None:
+        self.name = unit
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        try:
+            return float(measure(value, self.name)) if self.name == "seconds" else int(measure(value, self.name))
+        except (TypeError, ValueError) as error:
+            self.fail(f"{value!r}: {error}", param, ctx)
+
+
+BYTES = Measure("bytes")
+SECONDS = Measure("seconds")
 
 config = click.option("--config", type=click.Path(dir_okay=False, path_type=Path), help="TOML file with settings.")
 db = click.option("--db", metavar="URL", help="Database: a path, sqlite:///…, postgresql://…, mysql://….")

@@ -49,7 +49,7 @@ def command(
     from flatwater.server.serve import serve
 
     configure(found.log)
-    serve(found, on_ready=_announce, **parts(found))
+    serve(found, on_ready=_announce, on_instruments=_instruments, **parts(found))
 
 
 def parts(settings: Settings) -> dict[str, Any]:
@@ -80,3 +80,7 @@ def _factory(name: str) -> Any:
 
 def _announce(address: str) -> None:
     click.secho(f"Flatwater is ready: {address}", err=True, bold=True)
+
+
+def _instruments(address: str) -> None:
+    click.secho(f"What holds its memory: {address}", err=True)

@@ -7,7 +7,7 @@
  * Python that this file is compiled against, and are checked against its public interface when the module loads.
  *
  * Sections: version shim · mappings · address map · types and sizes · objects of the heap · references · census ·
- * walk · roots · reach · dominators · names · answers · child · module.
+ * taking · walk · roots · reach · dominators · names · answers · child · module.
  */
 #define PY_SSIZE_T_CLEAN
 #define _GNU_SOURCE
@@ -483,7 +483,7 @@ typedef struct {
 } Sized;
 
 static Sized sized[SIZED];
-static PyTypeObject *deque_type, *datetime_type, *time_type;
+static PyTypeObject *deque_type, *datetime_type, *time_type, *array_type;
 
 static PyTypeObject *
 loaded_type(const char *module_name, const char *name)
@@ -503,6 +503,7 @@ find_sized_types(void)
     deque_type = loaded_type("collections", "deque");
     datetime_type = loaded_type("_datetime", "datetime"); /* absent when datetime is the one written in Python */
     time_type = loaded_type("_datetime", "time");
+    array_type = loaded_type("array", "array");
     for (size_t i = 0; i < SIZED; i++) {
         sized[i] = (Sized){0};
         PyTypeObject *type = loaded_type(sized_names[i].module, sized_names[i].name);
@@ -1255,18 +1256,71 @@ typedef struct {
     Py_ssize_t min_length; /* containers at least this long are listed; -1 lists none */
     Region found;
     size_t found_count;
+    int growable; /* list what can grow: buffers, too, but no tuples */
+    struct Taking *taking; /* of take() alone */
 } Census;
+
+/* Tuples cannot grow; buffers can, and their entries are bytes. Small ones are left out: there may be very many. */
+enum { SMALL_BUFFER = 1 << 16 };
+
+static Py_ssize_t
+growable_length(const Type *row, PyObject *op, size_t bytes)
+{
+    switch (row->kind) {
+    case KIND_TUPLE: return -1;
+    case KIND_BYTEARRAY: return Py_SIZE(op) < SMALL_BUFFER ? -1 : Py_SIZE(op);
+    case KIND_INSTANCE: case KIND_OPAQUE: return row->size_of != NULL && bytes >= SMALL_BUFFER ? (Py_ssize_t)bytes : -1;
+    default: return container_length(row->kind, op);
+    }
+}
+
+static inline int
+is_buffer(PyTypeObject *type)
+{
+    return type == &PyByteArray_Type || type == array_type;
+}
+
+/* ---- taking: living objects, by address or by type --------------------------------------------------------------- */
+
+enum { MAX_TAKEN = 64, TAKE_BITS = 4096 };
+
+/* An address is only believed when the walk meets an object there. */
+typedef struct Taking {
+    Types types;
+    uintptr_t address[MAX_TAKEN];
+    PyObject *found[MAX_TAKEN];
+    int count, left;
+    uint8_t near[TAKE_BITS / 8];
+    PyObject *names;      /* tuple of str: type names as a census tells them */
+    PyObject **of_type;   /* the first `limit` of these types, then a ring of the last `limit` */
+    size_t limit, seen;
+} Taking;
+
+static void
+take_meet(Taking *taking, PyObject *op)
+{
+    size_t bit = ((uintptr_t)op >> 4) % TAKE_BITS;
+    if (!(taking->near[bit / 8] >> bit % 8 & 1))
+        return;
+    for (int i = 0; i < taking->count; i++)
+        if (taking->address[i] == (uintptr_t)op && taking->found[i] == NULL && Py_REFCNT(op) > 0) {
+            taking->found[i] = op;
+            taking->left--;
+        }
+}
 
 static void
 census_count(Census *census, uint32_t row_number, PyObject *op)
 {
     Type *row = type_row(&census->types, row_number);
+    if (census->taking != NULL)
+        take_meet(census->taking, op);
     size_t bytes = shallow_bytes(row, op);
     row->count++;
     row->bytes += bytes;
     if (census->min_length < 0)
         return;
-    Py_ssize_t length = container_length(row->kind, op);
+    Py_ssize_t length = census->growable ? growable_length(row, op, bytes) : container_length(row->kind, op);
     if (length < census->min_length)
         return;
     if (region_need(&census->budget, &census->found, (census->found_count + 1) * sizeof(Container)) == 0)
@@ -1282,7 +1336,8 @@ census_meet(Census *census, PyObject *op)
     int collected = PyType_IS_GC(Py_TYPE(op)) && PyObject_IS_GC(op);
     if (collected && is_tracked(op))
         return;
-    if (census->scope == SCOPE_CONTAINERS && (!collected || !map_first_sight(&census->seen, op)))
+    int wanted = collected || (census->growable && is_buffer(Py_TYPE(op)));
+    if (census->scope == SCOPE_CONTAINERS && (!wanted || !map_first_sight(&census->seen, op)))
         return;
     uint32_t row = types_find(&census->types, Py_TYPE(op));
     census_count(census, row, op);
@@ -1399,6 +1454,60 @@ census_free(Census *census)
     map_free(&census->seen);
     region_free(&census->budget, &census->stack);
     region_free(&census->budget, &census->found);
+}
+
+static int
+take_named(Taking *taking, PyTypeObject *type)
+{
+    Out out = {.budget.max = 1 << 20};
+    int named = 0;
+    out_type_name(&out, type);
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(taking->names) && !named && !out.budget.failed; i++) {
+        PyObject *name = PyTuple_GET_ITEM(taking->names, i);
+        named = is_text(name) && (size_t)PyUnicode_GET_LENGTH(name) == out.length;
+        for (size_t at = 0; named && at < out.length; at++)
+            named = PyUnicode_READ_CHAR(name, (Py_ssize_t)at) == ((unsigned char *)out.text.data)[at];
+    }
+    region_free(&out.budget, &out.text);
+    return named;
+}
+
+/* `tracked` of a row tells here whether the type was compared with the names, and `count` what came of it. */
+static int
+take_tracked(PyObject *op, void *arg)
+{
+    Taking *taking = arg;
+    take_meet(taking, op);
+    if (taking->limit == 0)
+        return taking->left > 0;
+    Type *row = type_row(&taking->types, types_find(&taking->types, Py_TYPE(op)));
+    if (!row->tracked) {
+        row->tracked = 1;
+        row->count = (uint64_t)take_named(taking, Py_TYPE(op));
+    }
+    if (row->count && Py_REFCNT(op) > 0) {
+        size_t at = taking->seen < taking->limit ? taking->seen : taking->limit + taking->seen % taking->limit;
+        taking->of_type[at] = op;
+        taking->seen++;
+    }
+    return !taking->types.budget->failed;
+}
+
+/* First what the collector lists; all that is held only when an address is still missing. */
+static void
+take_run(Taking *taking, Census *census, PyObject *skip, PyObject *locals)
+{
+    taking->types.budget = &census->budget;
+    if (types_init(&taking->types, &census->budget) < 0)
+        return;
+    if (taking->left > 0 || taking->limit > 0)
+        each_tracked(take_tracked, taking);
+    if (taking->left > 0) {
+        census->taking = taking;
+        census_run(census, skip, locals);
+        census_free(census);
+    }
+    types_free(&taking->types);
 }
 
 /* ---- walk: every object a number, every reference an edge ------------------------------------------------------- */
@@ -2702,32 +2811,113 @@ child_main(const Service *service, Sink *sink, size_t max_bytes, int values)
 /* ---- module ----------------------------------------------------------------------------------------------------- */
 
 PyDoc_STRVAR(census_doc,
-"census(scope, min_length, max_containers, max_bytes, skip, locals) -> JSON\n\n"
+"census(scope, min_length, max_containers, max_bytes, skip, locals, growable=0) -> JSON\n\n"
 "Count the heap by type. scope: 0 what the collector tracks, 1 also untracked containers, 2 everything.\n"
-"Containers of at least min_length entries are listed, longest first (-1: none). Sizes are bytes.");
+"Containers of at least min_length entries are listed, longest first (-1: none). When what is growable is wanted,\n"
+"tuples are left out, and bytearrays and other buffers from 64 KiB on are listed, their\n"
+"length in bytes. Sizes are bytes.");
 
 static PyObject *
 heap_census(PyObject *module, PyObject *args)
 {
     static Census census; /* large; the GIL is held from here to the end */
-    int scope;
+    int scope, growable = 0;
     Py_ssize_t min_length, max_containers, max_bytes;
     PyObject *skip, *locals;
     (void)module;
-    if (!PyArg_ParseTuple(args, "innnUO!", &scope, &min_length, &max_containers, &max_bytes, &skip,
-                          &PyList_Type, &locals))
+    if (!PyArg_ParseTuple(args, "innnUO!|p", &scope, &min_length, &max_containers, &max_bytes, &skip,
+                          &PyList_Type, &locals, &growable))
         return NULL;
     find_sized_types();
     memset(&census, 0, sizeof(census));
     census.budget.max = (size_t)max_bytes;
     census.scope = scope <= 0 ? SCOPE_TRACKED : scope == 1 ? SCOPE_CONTAINERS : SCOPE_ALL;
     census.min_length = min_length;
+    census.growable = growable;
     Out out = {.budget.max = 1u << 30};
     census_run(&census, skip, locals);
     census_write(&census, &out, (size_t)max_containers);
     census_free(&census);
     PyObject *result = out.budget.failed ? PyErr_NoMemory() : PyBytes_FromStringAndSize(out.text.data, (Py_ssize_t)out.length);
     region_free(&out.budget, &out.text);
+    return result;
+}
+
+PyDoc_STRVAR(take_doc,
+"take(addresses, names, limit, max_bytes, skip, locals) -> ([object or None], [object])\n\n"
+"The objects that live at these addresses now, at most 64 (None where no object is, or one that cannot grow), and of\n"
+"the types of these names the first and the last `limit` objects that the collector lists: the youngest are among them.");
+
+static int
+take_addresses(Taking *taking, PyObject *addresses)
+{
+    taking->count = (int)PyTuple_GET_SIZE(addresses);
+    for (int i = 0; i < taking->count; i++) {
+        taking->address[i] = PyLong_AsSize_t(PyTuple_GET_ITEM(addresses, i));
+        if (taking->address[i] == (uintptr_t)-1 && PyErr_Occurred())
+            return -1;
+        size_t bit = (taking->address[i] >> 4) % TAKE_BITS;
+        taking->near[bit / 8] |= (uint8_t)(1u << bit % 8);
+    }
+    taking->left = taking->count;
+    return 0;
+}
+
+/* References first: making a list may run the collector, which would free what nobody else holds. */
+static PyObject *
+take_result(Taking *taking)
+{
+    size_t count = taking->seen < 2 * taking->limit ? taking->seen : 2 * taking->limit;
+    for (int i = 0; i < taking->count; i++) {
+        Kind kind = taking->found[i] != NULL ? type_kind(Py_TYPE(taking->found[i])) : KIND_ATOM;
+        taking->found[i] = Py_NewRef((kind >= KIND_LIST && kind <= KIND_DEQUE) || kind == KIND_BYTEARRAY ? taking->found[i] : Py_None);
+    }
+    for (size_t i = 0; i < count; i++)
+        Py_INCREF(taking->of_type[i]);
+    PyObject *found = PyList_New(taking->count), *of_type = PyList_New((Py_ssize_t)count);
+    for (int i = 0; i < taking->count; i++)
+        found != NULL ? (void)PyList_SET_ITEM(found, i, taking->found[i]) : Py_DECREF(taking->found[i]);
+    for (size_t i = 0; i < count; i++)
+        of_type != NULL ? (void)PyList_SET_ITEM(of_type, (Py_ssize_t)i, taking->of_type[i]) : Py_DECREF(taking->of_type[i]);
+    if (found != NULL && of_type != NULL)
+        return Py_BuildValue("NN", found, of_type);
+    Py_XDECREF(found);
+    Py_XDECREF(of_type);
+    return NULL;
+}
+
+static PyObject *
+heap_take(PyObject *module, PyObject *args)
+{
+    static Census census; /* large; the GIL is held from here to the end */
+    static Taking taking;
+    PyObject *addresses, *names, *skip, *locals;
+    Py_ssize_t limit, max_bytes;
+    (void)module;
+    if (!PyArg_ParseTuple(args, "O!O!nnUO!", &PyTuple_Type, &addresses, &PyTuple_Type, &names, &limit, &max_bytes,
+                          &skip, &PyList_Type, &locals))
+        return NULL;
+    if (PyTuple_GET_SIZE(addresses) > MAX_TAKEN || limit < 0 || limit > 1000000)
+        return PyErr_Format(PyExc_ValueError, "at most %d addresses, and a limit of at most 1000000", MAX_TAKEN);
+    memset(&census, 0, sizeof(census));
+    memset(&taking, 0, sizeof(taking));
+    find_sized_types();
+    census.budget.max = (size_t)max_bytes;
+    census.scope = SCOPE_CONTAINERS;
+    census.min_length = -1;
+    census.growable = 1;
+    taking.names = names;
+    taking.limit = PyTuple_GET_SIZE(names) ? (size_t)limit : 0;
+    taking.of_type = PyMem_Calloc(2 * taking.limit + 1, sizeof(PyObject *));
+    if (taking.of_type == NULL)
+        return PyErr_NoMemory();
+    if (take_addresses(&taking, addresses) < 0) {
+        PyMem_Free(taking.of_type);
+        return NULL;
+    }
+    take_run(&taking, &census, skip, locals);
+    PyObject *result = take_result(&taking);
+    PyMem_Free(taking.of_type);
     return result;
 }
 
@@ -2825,6 +3015,7 @@ heap_dominators(PyObject *module, PyObject *args)
 
 static PyMethodDef methods[] = {
     {"census", heap_census, METH_VARARGS, census_doc},
+    {"take", heap_take, METH_VARARGS, take_doc},
     {"fork_graph", heap_fork_graph, METH_VARARGS, fork_graph_doc},
     {"dominators", heap_dominators, METH_VARARGS, dominators_doc},
     {NULL, NULL, 0, NULL},

@@ -18,22 +18,26 @@ from types import ModuleType
 from typing import Any, Literal
 
 from flatwater.memory import heap_fallback
-from flatwater.memory.heap_graph import Graph, locals_of_frames
+from flatwater.memory.heap_graph import Child, Graph, locals_of_frames
 from flatwater.memory.heap_model import (
     Census,
     Container,
+    Difference,
     Edge,
     Garbage,
     GraphStatistics,
     HeapError,
     HeapFull,
     HeapMissing,
+    HolderGrowth,
     Link,
     Neighbours,
     Node,
     ObjectUnknown,
     Root,
     TypeCount,
+    TypeGrowth,
+    census_diff,
     census_of,
 )
 from flatwater.memory.heap_path import Path
@@ -41,6 +45,7 @@ from flatwater.memory.heap_path import Path
 __all__ = [
     "Census",
     "Container",
+    "Difference",
     "Edge",
     "Garbage",
     "Graph",
@@ -48,6 +53,7 @@ __all__ = [
     "HeapError",
     "HeapFull",
     "HeapMissing",
+    "HolderGrowth",
     "Link",
     "Neighbours",
     "Node",
@@ -55,7 +61,9 @@ __all__ = [
     "Path",
     "Root",
     "TypeCount",
+    "TypeGrowth",
     "census",
+    "census_diff",
     "containers",
     "graph",
     "path_to",
@@ -85,11 +93,13 @@ def _extension() -> ModuleType:
     return _heap
 
 
-def _run(scope: Scope, min_length: int, max_containers: int, max_bytes: int) -> dict[str, Any]:
+def _run(
+    scope: Scope, min_length: int, max_containers: int, max_bytes: int, *, growable: bool = False
+) -> dict[str, Any]:
     heap = _extension()
     frames = locals_of_frames(heap)
     number = _SCOPES.index(scope)
-    raw = json.loads(heap.census(number, min_length, max_containers, max_bytes, _PACKAGE, frames))
+    raw = json.loads(heap.census(number, min_length, max_containers, max_bytes, _PACKAGE, frames, growable))
     if "error" in raw:
         raise HeapFull(f"the census needs more than max_bytes={max_bytes:,}: raise it, or choose a narrower scope")
     return raw  # type: ignore[no-any-return]
@@ -131,7 +141,7 @@ def graph(*, max_bytes: int = 2 << 30, timeout_s: float = 300.0, values: bool = 
     raises HeapError after ``timeout_s``; in asyncio use :func:`snapshot`. ``values`` lets paths show dict keys.
     Raises HeapMissing without the C extension.
     """
-    return Graph(_extension(), max_bytes=max_bytes, timeout_s=timeout_s, values=values, nice=nice)
+    return Graph(Child(_extension(), max_bytes, timeout_s, values, nice))
 
 
 async def snapshot(

@@ -13,18 +13,21 @@ import time
 import weakref
 from pathlib import PurePath
 from types import FrameType, ModuleType, TracebackType
-from typing import Any
+from typing import Any, Protocol
 
 from flatwater.memory.heap_model import (
     Census,
+    Difference,
     Garbage,
     GraphStatistics,
     HeapError,
     HeapFull,
+    HolderGrowth,
     Neighbours,
     Node,
     ObjectUnknown,
     Root,
+    census_diff,
     census_of,
     link_of,
     node_of,
@@ -57,7 +60,17 @@ def locals_of_frames(heap: ModuleType) -> list[tuple[object, tuple[str, str, int
     return rows
 
 
-class _Child:
+class Source(Protocol):
+    """Whatever answers the questions of a graph: the forked child, or an agent in another process that has one."""
+
+    pause_s: float
+
+    def ask(self, line: str = "") -> Any: ...
+
+    def end(self) -> object: ...
+
+
+class Child:
     """The forked child: one line of question, one line of JSON."""
 
     def __init__(self, heap: ModuleType, max_bytes: int, timeout_s: float, values: bool, nice: int) -> None:
@@ -148,15 +161,15 @@ def _error(answer: dict[str, Any]) -> HeapError:
 
 
 class Graph:
-    """The reference graph of this process at one moment: who holds what, and how much.
+    """The reference graph of a process at one moment: who holds what, and how much.
 
     A forked child holds the frozen copy and answers; this process stands still for the fork alone
     (``statistics().pause_s``) and pays a page copy for what it writes while the graph is open: close it soon, or use
     it in a ``with``. Made by :func:`flatwater.memory.heap.graph`. Methods may be called from any thread.
     """
 
-    def __init__(self, heap: ModuleType, *, max_bytes: int, timeout_s: float, values: bool, nice: int) -> None:
-        self._child = _Child(heap, max_bytes, timeout_s, values, nice)
+    def __init__(self, source: Source) -> None:
+        self._child = source
         try:
             figures = self._child.ask()
         except BaseException:
@@ -249,6 +262,16 @@ class Graph:
     def roots(self) -> tuple[Root, ...]:
         """Every root with what it alone retains."""
         return tuple(root_of(raw) for raw in self._child.ask("roots 0 0"))
+
+    def diff(self, earlier: Graph, *, limit: int = 20) -> Difference:
+        """What changed since an earlier graph of the same process.
+
+        Holders are found among the 1000 that retain most; each has its path: ``path_to(None, address=…)``.
+        """
+        before = {node.address: node.retained for node in earlier.largest(1000)}
+        grown = [HolderGrowth(node, before.get(node.address)) for node in self.largest(1000)]
+        holders = sorted((row for row in grown if row.bytes > 0), key=lambda row: -row.bytes)
+        return Difference(census_diff(earlier.census(), self.census()), tuple(holders[:limit]))
 
     def _ask(self, command: str, item: object, address: int | None, limit: int = 0) -> Any:
         return self._child.ask(f"{command} {id(item) if address is None else address} {limit}")

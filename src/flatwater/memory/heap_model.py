@@ -67,6 +67,47 @@ class Census:
         return next((row for row in self.types if row.type == type_name), TypeCount(type_name, 0, 0, 0))
 
 
+@dataclass(frozen=True, slots=True)
+class TypeGrowth:
+    """How one type changed between two looks: ``count`` objects and shallow ``bytes`` more (below zero: less)."""
+
+    type: str
+    count: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class HolderGrowth:
+    """An object that retains more than before; ``before`` is None for one that was not there, or not large."""
+
+    node: Node
+    before: int | None
+
+    @property
+    def bytes(self) -> int:
+        """How much more."""
+        return self.node.retained - (self.before or 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """What changed from one graph to a later one: types by bytes, holders by retained bytes, the largest first."""
+
+    types: tuple[TypeGrowth, ...]
+    holders: tuple[HolderGrowth, ...]
+
+
+def census_diff(before: Census, after: Census) -> tuple[TypeGrowth, ...]:
+    """The types whose number or bytes changed, those that grew most first."""
+    old = {row.type: row for row in before.types}
+    new = {row.type: row for row in after.types}
+    rows = []
+    for name in old.keys() | new.keys():
+        was, now = (found.get(name) or TypeCount(name, 0, 0, 0) for found in (old, new))
+        rows.append(TypeGrowth(name, now.count - was.count, now.bytes - was.bytes))
+    return tuple(sorted((row for row in rows if row.count or row.bytes), key=lambda row: (-row.bytes, row.type)))
+
+
 def census_of(rows: list[list[Any]], missing: str = "") -> Census:
     """Rows (type, count, bytes, tracked), with rows of one name added up: classes may share a name."""
     merged: dict[str, list[int]] = {}

@@ -6,6 +6,7 @@ import ctypes
 import gc
 import sys
 from dataclasses import dataclass
+from functools import cache
 
 from flatwater.memory import procfs
 
@@ -57,7 +58,7 @@ def usage(*, shares: bool = True) -> Usage:
     return Usage(
         procfs.memory(shares=shares),
         sys.getallocatedblocks(),
-        _malloc(),
+        malloc(),
         _collector(),
         _tasks(),
         procfs.cgroup(),
@@ -71,11 +72,28 @@ class _Mallinfo2(ctypes.Structure):
     _fields_ = tuple((name, ctypes.c_size_t) for name in _MALLINFO2)
 
 
-def _malloc() -> Malloc | None:
+@cache
+def _library() -> ctypes.CDLL | None:
+    """glibc, once: each CDLL makes classes, which are cyclic garbage afterwards."""
     library = ctypes.CDLL(None)
     if not hasattr(library, "mallinfo2"):
         return None
     library.mallinfo2.restype = _Mallinfo2
+    return library
+
+
+def trim_malloc() -> None:
+    """Ask glibc to give the kernel what is free inside malloc; nothing happens with another C library."""
+    library = ctypes.CDLL(None)
+    if hasattr(library, "malloc_trim"):
+        library.malloc_trim(0)
+
+
+def malloc() -> Malloc | None:
+    """glibc's own figures; None where there is no ``mallinfo2``."""
+    library = _library()
+    if library is None:
+        return None
     info = library.mallinfo2()
     return Malloc(info.arena, info.hblkhd, info.uordblks, info.fordblks, info.keepcost)
 

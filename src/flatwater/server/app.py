@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from time import time
@@ -14,16 +15,20 @@ from starlette.routing import Route as Mount
 from starlette.types import ASGIApp
 
 from flatwater.bounded import Ledger, TaskGroup
+from flatwater.bounded.notify import Notifier
 from flatwater.engine.blocks import functions, load
 from flatwater.engine.driver import RobotDriver
 from flatwater.engine.engine import Engine
 from flatwater.engine.option import EngineOptions
+from flatwater.server import gate
+from flatwater.server.alarm import Alarm
 from flatwater.server.api import routes
 from flatwater.server.auth import Guard, is_loopback, token_for
 from flatwater.server.counts import Counts
 from flatwater.server.endpoint import Endpoint
+from flatwater.server.gate import Gate
+from flatwater.server.instrument import Instruments
 from flatwater.server.news import SiteNews, robot_news
-from flatwater.server.notify import Notifier
 from flatwater.server.page import Page
 from flatwater.server.pulse import Pulse
 from flatwater.server.retention import Retention
@@ -51,10 +56,12 @@ def build(settings: Settings, *, driver: DriverOf | None = None, attachments: Se
 
 
 def with_token(settings: Settings) -> Settings:
-    """The settings with a token where one is needed and none is set."""
+    """The settings with tokens where they are needed and none are set: off loopback, and for the instruments always."""
     server = settings.server
     token = token_for(server.host, server.token)
-    return msgspec.structs.replace(settings, server=msgspec.structs.replace(server, token=token))
+    diagnostic = server.diagnostic_token or token or secrets.token_urlsafe(24)
+    filled = msgspec.structs.replace(server, token=token, diagnostic_token=diagnostic)
+    return msgspec.structs.replace(settings, server=filled)
 
 
 def application(settings: Settings, opening: Opening) -> Starlette:
@@ -66,12 +73,20 @@ def application(settings: Settings, opening: Opening) -> Starlette:
             yield {"service": service}
 
     server = settings.server
-    guard = Middleware(Guard, token=server.token, loopback=is_loopback(server.host), hosts=server.allowed_hosts)
+    guard = Middleware(
+        Guard,
+        token=server.token,
+        diagnostic_token=server.diagnostic_token,
+        loopback=is_loopback(server.host),
+        hosts=server.allowed_hosts,
+    )
     by_path: dict[str, list[Route]] = {}
     for route in routes(compatibility=server.compatibility):
         by_path.setdefault(route.path, []).append(route)
     app = Starlette(
-        routes=[Mount(path, Endpoint(found)) for path, found in by_path.items()], middleware=[guard], lifespan=lifespan
+        routes=[Mount(path, Endpoint(found)) for path, found in by_path.items()],
+        middleware=[Middleware(Gate), guard],
+        lifespan=lifespan,
     )
     app.router.redirect_slashes = False
     page: ASGIApp = Page()
@@ -109,6 +124,9 @@ async def opened(
         alive = notifier.alive if notifier is not None and notifier.watchdog_s else None
         sampler = Sampler(settings.status, ledger=ledger, alive=alive)
         counts = Counts(store)
+        instruments = await enter(Instruments())
+        gateway = await enter(gate.opened(settings.gateway.config, ledger)) if settings.gateway.config else None
+        alarm = await enter(Alarm(settings.alert, sampler, settings.status.sample_s, ledger=ledger))
         pulse = Pulse(engine, counts, sampler, settings.stream.status_s)
         service = Service(
             settings=settings,
@@ -120,13 +138,16 @@ async def opened(
             sampler=sampler,
             counts=counts,
             pulse=pulse,
+            instruments=instruments,
+            gateway=gateway,
+            alarm=alarm,
             routes=routes(compatibility=settings.server.compatibility),
             boot=new_id(),
             started_at=time(),
             token_required=bool(settings.server.token),
         )
         news = SiteNews(store, engine.events, settings.stream.site_poll_s)
-        for part in (sampler, pulse, news, Retention(store, settings.retention)):
+        for part in (sampler, alarm, pulse, news, Retention(store, settings.retention)):
             tasks.start(part.run(), name=f"{type(part).__name__.lower()} loop")
         if fleet is not None:
             stack.callback(fleet.listen(robot_news(engine.events)))

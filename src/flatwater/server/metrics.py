@@ -45,8 +45,13 @@ class _Figures(Collector):
         )
         yield from self._runs()
         yield from self._memory()
+        yield from self._alerts()
         yield from self._ledger()
         yield from _numbers("flatwater_store", "Of the store: {}.", msgspec.to_builtins(service.store.statistics()))
+        if service.gateway is not None:
+            from flatwater.gateway.exposition import metrics
+
+            yield from metrics(service.gateway.statistics())
         yield histogram("flatwater_loop_lag_seconds", "How late the event loop wakes.", service.sampler.lag)
 
     def _runs(self) -> Iterator[Metric]:
@@ -90,6 +95,15 @@ class _Figures(Collector):
         ):
             if value is not None:
                 yield gauge(name, help_, value)
+
+    def _alerts(self) -> Iterator[Metric]:
+        alarm = self._service.alarm
+        active = GaugeMetricFamily("flatwater_alert", "1 while the rule is broken.", labels=["rule"])
+        for rule in alarm.active():
+            active.add_metric([rule], 1)
+        yield active
+        raised = alarm.statistics().raised
+        yield CounterMetricFamily("flatwater_alerts_raised", "Alerts raised since the start.", value=raised)
 
     def _ledger(self) -> Iterator[Metric]:
         labels = ["name", "kind"]

@@ -16,9 +16,9 @@ from contextlib import nullcontext
 import msgspec
 import uvicorn
 
+from flatwater.bounded.notify import Notifier
 from flatwater.errors import FlatwaterError
 from flatwater.server.app import Attachment, DriverOf, application, opened, with_token
-from flatwater.server.notify import Notifier
 from flatwater.server.service import Service
 from flatwater.settings import Settings
 
@@ -43,8 +43,10 @@ def serve(
     driver: DriverOf | None = None,
     attachments: Sequence[Attachment] = (),
     on_ready: Callable[[str], None] | None = None,
+    on_instruments: Callable[[str], None] | None = None,
 ) -> None:
-    """Run the server until a signal ends it. ``on_ready`` gets the page's address (with a token made for this start).
+    """Run the server until a signal ends it. ``on_ready`` gets the page's address (with a token made for this start),
+    ``on_instruments`` that of its memory instruments, which need a token on loopback too.
 
     The first SIGTERM or SIGINT drains: the server is unready but answers, takes no new runs, lets blocks end for
     ``server.drain_s``, and gives the rest back to the store. The second one cuts that short, the third one ends the
@@ -54,7 +56,8 @@ def serve(
     made = not settings.server.token
     settings = with_token(settings)
     with listen(settings) as listener:
-        process = Process(settings, listener, made and bool(settings.server.token), on_ready or _announce)
+        made = made and bool(settings.server.token)
+        process = Process(settings, listener, made, on_ready or _announce, on_instruments or _silent)
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(process.run(driver, attachments))
 
@@ -107,6 +110,10 @@ def _announce(address: str) -> None:
     print(f"Flatwater listens on {address}", file=sys.stderr, flush=True)  # noqa: T201
 
 
+def _silent(address: str) -> None:
+    pass
+
+
 class _Uvicorn(uvicorn.Server):
     """uvicorn that says when it listens, and leaves signals to :class:`Process`."""
 
@@ -127,12 +134,18 @@ class Process:
     """One run of the server, from the open socket to the end."""
 
     def __init__(
-        self, settings: Settings, listener: socket.socket, token_was_made: bool, on_ready: Callable[[str], None]
+        self,
+        settings: Settings,
+        listener: socket.socket,
+        token_was_made: bool,
+        on_ready: Callable[[str], None],
+        on_instruments: Callable[[str], None],
     ) -> None:
         self._settings = settings
         self._listener = listener
         self._token_was_made = token_was_made
         self._on_ready = on_ready
+        self._on_instruments = on_instruments
         self._notifier = Notifier()
         self._leave = asyncio.Event()
         self._hurry = asyncio.Event()
@@ -194,8 +207,11 @@ class Process:
     def _started(self) -> None:
         host, port = self._listener.getsockname()[:2]
         name = f"[{host}]" if ":" in host else host
-        token = f"?token={self._settings.server.token}" if self._token_was_made else ""
+        server = self._settings.server
+        token = f"?token={server.token}" if self._token_was_made else ""
         self._on_ready(f"http://{name}:{port}/{token}")
+        if not server.token:  # else the page has it already
+            self._on_instruments(f"http://{name}:{port}/?token={server.diagnostic_token}#/memory")
         log.info("listening", extra={"host": host, "port": port, "pid": os.getpid()})
         self._notifier.ready(f"listening on {name}:{port}")
 
@@ -203,7 +219,7 @@ class Process:
         await self._leave.wait()
         service.draining = True
         self._notifier.stopping("draining")
-        drain = service.tasks.start(service.engine.drain(self._settings.server.drain_s), name="drain engine")
+        drain = service.tasks.start(_drained(service, self._settings.server.drain_s), name="drain engine")
         hurry = service.tasks.start(_event(self._hurry), name="hurry")
         try:
             await asyncio.wait([drain, hurry], return_when=asyncio.FIRST_COMPLETED)
@@ -212,6 +228,12 @@ class Process:
             hurry.cancel()
             service.engine.events.stop()  # live streams end, or they would keep the server from leaving
             server.should_exit = True
+
+
+async def _drained(service: Service, timeout_s: float) -> None:
+    await service.engine.drain(timeout_s)
+    if service.gateway is not None:
+        await service.gateway.drain(_CONNECTIONS_S)
 
 
 async def _event(event: asyncio.Event) -> None:

@@ -12,7 +12,10 @@ if TYPE_CHECKING:
 
     from flatwater.bounded import Ledger, TaskGroup
     from flatwater.engine.engine import Engine
+    from flatwater.gateway import Gateway
+    from flatwater.server.alarm import Alarm
     from flatwater.server.counts import Counts
+    from flatwater.server.instrument import Instruments
     from flatwater.server.pulse import Pulse
     from flatwater.server.route import Route
     from flatwater.server.status import Sampler
@@ -33,6 +36,9 @@ class Service:
     sampler: Sampler
     counts: Counts
     pulse: Pulse
+    instruments: Instruments
+    gateway: Gateway | None
+    alarm: Alarm
     routes: Sequence[Route]
     boot: str
     started_at: float

@@ -19,8 +19,8 @@ import psutil
 from flatwater.bounded.histogram import Histogram
 from flatwater.bounded.history import History
 from flatwater.bounded.ledger import Ledger
-from flatwater.server.cgroup import memory_limit
-from flatwater.server.slope import Slope, slope
+from flatwater.memory import procfs
+from flatwater.memory.slope import Slope, slope
 from flatwater.settings.model import StatusSettings
 
 _TICK_S = 1.0
@@ -68,7 +68,8 @@ class Sampler:
         self._settings = settings
         self._alive = alive
         self._process = psutil.Process()
-        self._limit = memory_limit()
+        group = procfs.cgroup()
+        self._limit = group.limit if group else None
         entries = max(5, round(settings.history_s / settings.sample_s))
         self._history: History[Sample] = History("status.history", max_entries=entries, ledger=ledger)
         self.lag = Histogram("status.loop_lag_s", ledger=ledger)

@@ -26,6 +26,13 @@ class ServerSettings(Struct, frozen=True, kw_only=True):
         Secret,
         Meta(description="Token that callers must send. Empty: none on loopback; elsewhere one is made and printed."),
     ] = ""
+    diagnostic_token: Annotated[
+        Secret,
+        Meta(
+            description="Token for the memory instruments, on loopback too. Empty: server.token, or one made at each "
+            "start and printed."
+        ),
+    ] = ""
     allowed_hosts: Annotated[
         tuple[str, ...],
         Meta(description="More host names that requests may carry when listening on loopback (a proxy's name)."),
@@ -183,6 +190,33 @@ class DemoSettings(Struct, frozen=True, kw_only=True):
     seed: Annotated[int, Meta(ge=0, le=2**31, description="Seed of its random numbers.")] = 1
 
 
+class AlertSettings(Struct, frozen=True, kw_only=True):
+    """Rules on the server's own memory, looked at with each sample of [status]."""
+
+    rules: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="As `flatwater record --alert` takes them: level, slope, time to limit, oom_kill. Percent are "
+            "of the tightest cgroup's limit, else of the machine's memory."
+        ),
+    ] = ("rss > 90%", "time to limit < 1h")
+    to: Annotated[tuple[str, ...], Meta(description="Where alerts go: `log`, `exec:COMMAND WORDS`, `webhook:URL`.")] = (
+        "log",
+    )
+
+
+class GatewaySettings(Struct, frozen=True, kw_only=True):
+    """The HTTP gateway inside the server."""
+
+    config: Annotated[
+        str,
+        Meta(
+            description="File as `flatwater gateway` takes it; its services answer under /gateway/{service}/, its "
+            "[listen] and [admin] do not count. Empty: no gateway."
+        ),
+    ] = ""
+
+
 class Settings(Struct, frozen=True, kw_only=True):
     """Everything that can be set. ``databases`` names the databases that JDBC blocks may use."""
 
@@ -195,6 +229,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     log: LogSettings = LogSettings()
     robots: RobotSettings = RobotSettings()
     demo: DemoSettings = DemoSettings()
+    gateway: GatewaySettings = GatewaySettings()
+    alert: AlertSettings = AlertSettings()
     databases: dict[str, str] = {}
 
 

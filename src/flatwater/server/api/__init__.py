@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 from flatwater.server import compat
-from flatwater.server.api import definition, robot, run, site, system, trigger
+from flatwater.server.api import definition, gateway, memory, robot, run, site, system, trigger
 from flatwater.server.route import Route
 
-_TABLES = (system.table, definition.table, run.table, site.table, robot.table, trigger.table)
+_TABLES = (
+    system.table,
+    definition.table,
+    run.table,
+    site.table,
+    robot.table,
+    trigger.table,
+    memory.table,
+    gateway.table,
+)
 
 
 def routes(*, compatibility: bool = True) -> list[Route]:

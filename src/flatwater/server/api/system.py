@@ -71,6 +71,7 @@ async def info(service: Service) -> Info:
         database=service.store.dialect.name,
         demo=service.settings.demo.enabled,
         token_required=service.token_required,
+        gateway=service.gateway is not None,
     )
 
 
@@ -94,6 +95,7 @@ async def status(service: Service) -> Status:
         contexts={"live": engine.contexts.live, "overdue": engine.contexts.overdue},
         engine=msgspec.to_builtins(engine),
         store=msgspec.to_builtins(service.store.statistics()),
+        alerts=service.alarm.active(),
         rate_per_s=service.pulse.rate_per_s,
     )
 

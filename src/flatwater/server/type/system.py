@@ -33,6 +33,7 @@ class Info(Struct, frozen=True):
     database: str
     demo: bool
     token_required: bool
+    gateway: bool
 
 
 class Status(Struct, frozen=True):
@@ -51,6 +52,7 @@ class Status(Struct, frozen=True):
     contexts: dict[str, int]
     engine: dict[str, Any]
     store: dict[str, Any]
+    alerts: list[str]
     rate_per_s: float
 
 

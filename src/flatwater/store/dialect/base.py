@@ -110,6 +110,21 @@ class Dialect(abc.ABC):
     def sessions(self, connection: Connection) -> list[tuple[str, str, float]]:
         """Connections to this database that its server knows: (who, doing what, seconds in that state)."""
 
+    def survey(self) -> list[tuple[str, str, float]]:
+        """:meth:`sessions`, of any database at all, over a connection that is opened for it and left out."""
+        connection = self.connect(readonly=True)
+        try:
+            own = self._own_session(connection)
+            return [row for row in self.sessions(connection) if row[0].rpartition(" ")[2] != own]
+        except self.driver_error as error:
+            raise self.error(error) from error
+        finally:
+            self.close(connection)
+
+    def _own_session(self, connection: Connection) -> str:
+        """The number under which :meth:`sessions` lists this connection."""
+        raise NotImplementedError
+
     @contextlib.contextmanager
     def exclusive(self, connection: Connection) -> Iterator[None]:
         """A transaction for changing tables that only one process at a time is in."""

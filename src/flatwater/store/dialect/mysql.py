@@ -109,6 +109,9 @@ class Mysql(Dialect):
         ).fetchall()
         return [(who, what, float(seconds)) for who, what, seconds in rows]
 
+    def _own_session(self, connection: Connection) -> str:
+        return str(connection.thread_id())
+
     def _rows(self, columns: Sequence[tuple[str, str]]) -> str:
         fields = ", ".join(
             f"{self._quote(name)} {kind} PATH '$[{index}]' ERROR ON ERROR" for index, (name, kind) in enumerate(columns)

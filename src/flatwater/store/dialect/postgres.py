@@ -114,6 +114,9 @@ class Postgres(Dialect):
         )
         return [(who, what, seconds) for who, what, seconds in rows.fetchall()]
 
+    def _own_session(self, connection: Connection) -> str:
+        return str(connection.info.backend_pid)
+
     def listed(self, items: Sequence[str]) -> Any:
         return list(items)
 

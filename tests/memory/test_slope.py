@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from flatwater.server.slope import slope
+from flatwater.memory.slope import slope
 
 
 def test_too_little_says_nothing() -> None:

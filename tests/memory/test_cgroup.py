@@ -6,7 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from flatwater.server.cgroup import memory_limit
+from flatwater.memory import procfs
+
+
+def memory_limit(root: Path) -> int | None:
+    found = procfs.cgroup(root=root)
+    return found.limit if found else None
 
 
 def tree(root: Path, membership: str, files: dict[str, str]) -> Path:

@@ -1,0 +1,1 @@
+"""The package of ``package_module.py``."""

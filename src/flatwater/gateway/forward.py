@@ -1,0 +1,273 @@
+"""Sending a request to an endpoint, once more if that is allowed, and its answer to the client."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Protocol
+
+from flatwater.bounded import TaskGroup
+from flatwater.errors import LimitError
+from flatwater.gateway.client import Answer
+from flatwater.gateway.error import BodySizeError, FramingError, GatewayError, PendingFullError, RefusedError
+from flatwater.gateway.exchange import Tell
+from flatwater.gateway.message import Headers, RequestHead, ResponseHead
+from flatwater.gateway.request import Inspector, Request, response_headers
+from flatwater.gateway.retry import immediate, pause_s, repeatable
+from flatwater.gateway.transit import Transit
+from flatwater.gateway.upstream import Backend, Upstream
+
+_CONTINUE_S = 1.0  # how long an upstream may think about "Expect: 100-continue" (RFC 9110, 10.1.1)
+
+
+_FLUSH = {"type": "http.response.body", "body": b"", "more_body": True}  # ASGI servers hold the head until then
+
+
+class Recorder(Protocol):
+    """Takes what passes: the cache's collector of a body."""
+
+    def add(self, chunk: bytes) -> None: ...
+    def commit(self) -> bool: ...
+
+
+class Forwarder:
+    """``ask`` gives the answer's head, with the exchange in the transit; ``relay`` sends it on."""
+
+    def __init__(self, inspector: Inspector, tasks: TaskGroup, *, linger_s: float = 1.0) -> None:
+        self._inspector = inspector
+        self._tasks = tasks
+        self._linger_s = linger_s
+
+    async def ask(self, transit: Transit, upstream: Upstream, headers: Headers) -> ResponseHead:
+        """Raises GatewayError when there is no answer."""
+        request = transit.request
+        assert request is not None
+        body = b""
+        last = True
+        if request.length != 0:
+            last = False
+            transit.unread = True
+            if not request.expects:
+                body, last = await self._body(transit, request)
+        if last:
+            transit.watchable = True
+        return await self._attempts(transit, upstream, self._head(request, upstream, headers), body, last)
+
+    async def relay(
+        self,
+        transit: Transit,
+        response: ResponseHead,
+        extra: Headers,
+        *,
+        recorder: Recorder | None = None,
+        settled: Callable[[bool], None] | None = None,
+    ) -> None:
+        """The answer to the client, with back-pressure. ``settled`` is told once whether ``recorder`` kept it."""
+        exchange = transit.exchange
+        assert exchange is not None
+        status = response.status
+        headers = response_headers(response.headers, extra, bodyless=status in (204, 304))
+        if exchange.complete and recorder is None and not transit.unread and not exchange.trailers:
+            await transit.whole(status, headers, exchange.take())
+            return
+        trailers = _sends_trailers(transit, response)
+        await transit.start(status, headers, trailers=trailers)
+        data = exchange.take()
+        if not data and not exchange.complete:
+            await transit.send(_FLUSH)
+        while True:
+            if data and recorder is not None:
+                recorder.add(data)
+            if exchange.complete:
+                rest = exchange.take()
+                if not rest:
+                    break
+                await transit.send({"type": "http.response.body", "body": data, "more_body": True})
+                data = rest
+                continue
+            if data:
+                await transit.send({"type": "http.response.body", "body": data, "more_body": True})
+            data = await exchange.read()
+        if recorder is not None and settled is not None:
+            settled(recorder.commit())
+        if transit.pump is not None and transit.unread:
+            await self._linger(transit, data)
+            data = b""
+        await transit.send({"type": "http.response.body", "body": data})
+        if trailers:
+            await transit.send({"type": "http.response.trailers", "headers": exchange.trailers})
+
+    async def _attempts(
+        self, transit: Transit, upstream: Upstream, head: RequestHead, body: bytes, last: bool
+    ) -> ResponseHead:
+        tried: list[Backend] = []
+        repeated = fresh = False
+        retrying = False
+        try:
+            while True:
+                transit.attempts += 1
+                error: GatewayError | None = None
+                response: ResponseHead | None = None
+                backend = upstream.choose(tried)
+                try:
+                    response = await self._attempt(transit, upstream, backend, head, body, last, fresh)
+                    if response.status < 500:
+                        return response
+                    if response.status not in upstream.service.retry.statuses:
+                        return response
+                except GatewayError as failure:
+                    error = failure
+                    upstream.failed(backend, failure)
+                kept = last or (error is not None and error.unsent and transit.pump is None)
+                if not repeatable(head.method, body_kept=kept, error=error):
+                    return _final(response, error)
+                if immediate(error, repeated=repeated):
+                    repeated = fresh = True
+                    transit.detach()
+                    continue
+                if transit.attempts - repeated >= upstream.service.retry.attempts:
+                    return _final(response, error)
+                if not retrying and not upstream.breaker.enter_retry():
+                    return _final(response, error)
+                retrying = True
+                if not upstream.budget.spend():
+                    return _final(response, error)
+                transit.detach()
+                tried.append(backend)
+                await asyncio.sleep(pause_s(upstream.service.retry, transit.attempts + 1 - repeated))
+        finally:
+            if retrying:
+                upstream.breaker.leave_retry()
+
+    async def _attempt(
+        self,
+        transit: Transit,
+        upstream: Upstream,
+        backend: Backend,
+        head: RequestHead,
+        body: bytes,
+        last: bool,
+        fresh: bool,
+    ) -> ResponseHead:
+        request = transit.request
+        assert request is not None
+        if upstream.service.host_header == "endpoint" or not request.host:
+            head.headers[0] = (b"host", backend.authority)
+        backend.active += 1
+        transit.backend = backend
+        exchange = backend.client.begin_now(head) if request.length == 0 and not fresh else None
+        if exchange is None:
+            exchange = await backend.client.begin(head, body=body, length=request.length, last=last, fresh=fresh)
+        transit.exchange = exchange
+        if not last:
+            if request.expects:
+                await self._go_ahead(exchange)
+            if not exchange.ready:
+                self._start_pump(transit, exchange, len(body), upstream.service.max_body_bytes)
+        response = await exchange.head(_teller(transit))
+        upstream.answered(backend, response.status)
+        return response
+
+    def _head(self, request: Request, upstream: Upstream, headers: Headers) -> RequestHead:
+        host = upstream.host or request.host
+        lines, count = self._inspector.forwarded(request)
+        fields = [(b"host", host), *headers]
+        if request.expects and request.length != 0:
+            fields.append((b"expect", b"100-continue"))
+        return RequestHead(request.method, request.target, fields, lines, count)
+
+    async def _body(self, transit: Transit, request: Request) -> tuple[bytes, bool]:
+        """The part of the body that is here, and whether that is all."""
+        event = await transit.receive()
+        if event["type"] == "http.disconnect":
+            transit.left = True
+            raise asyncio.CancelledError
+        body: bytes = event.get("body", b"")
+        last = not event.get("more_body") or (request.length is not None and len(body) >= request.length)
+        if last:
+            transit.unread = False
+            if request.length is not None and len(body) != request.length:
+                raise FramingError("the body has another length than its Content-Length")
+        return body, last
+
+    async def _go_ahead(self, exchange: Answer) -> None:
+        try:
+            async with asyncio.timeout(_CONTINUE_S):
+                await exchange.continued()
+        except TimeoutError:
+            return
+
+    def _start_pump(self, transit: Transit, exchange: Answer, sent: int, max_bytes: int) -> None:
+        try:
+            transit.pump = self._tasks.start(_pump(transit, exchange, sent, max_bytes), name="body of a request")
+        except LimitError as error:
+            raise PendingFullError(str(error)) from None
+
+    async def _linger(self, transit: Transit, data: bytes) -> None:
+        """The answer came before the request's end: let the client notice before the connection closes, or the reset
+        that unread bytes cause may destroy the answer on its way."""
+        if data:
+            await transit.send({"type": "http.response.body", "body": data, "more_body": True})
+        if transit.pump is not None:
+            await asyncio.wait([transit.pump], timeout=self._linger_s)
+
+
+async def _pump(transit: Transit, exchange: Answer, sent: int, max_bytes: int) -> None:
+    """The rest of a request's body, from the client to the upstream."""
+    wanted = True
+    more = True
+    try:
+        while more:
+            event = await transit.receive()
+            if event["type"] == "http.disconnect":
+                transit.leave()
+                return
+            data: bytes = event.get("body", b"")
+            sent += len(data)
+            if sent > max_bytes:
+                raise BodySizeError(f"more than {max_bytes} bytes")
+            more = bool(event.get("more_body"))
+            if wanted and data:
+                wanted = await exchange.write(data)
+        if wanted:
+            await exchange.end()
+        transit.unread = False
+    except RefusedError as error:
+        exchange.fail(error)
+        return
+    except GatewayError:
+        return  # the reader of the answer gets it too
+    transit.watchable = True
+
+
+async def watch(transit: Transit) -> None:
+    """Wait for the client to leave."""
+    while (await transit.receive())["type"] != "http.disconnect":
+        pass
+    transit.leave()
+
+
+def _teller(transit: Transit) -> Tell | None:
+    """What passes interim answers on, where the ASGI server can (RFC 9110, section 15.2: a proxy must)."""
+    inform: Tell | None = transit.scope.get("extensions", {}).get("flatwater.interim")
+    if inform is None:
+        return None
+    return lambda status, headers: inform(status, response_headers(headers, (), bodyless=True))
+
+
+def _final(response: ResponseHead | None, error: GatewayError | None) -> ResponseHead:
+    if error is not None:
+        raise error
+    assert response is not None
+    return response
+
+
+def _sends_trailers(transit: Transit, response: ResponseHead) -> bool:
+    request = transit.request
+    if (
+        request is None
+        or not request.takes_trailers
+        or "http.response.trailers" not in transit.scope.get("extensions", ())
+    ):
+        return False
+    return any(name == b"transfer-encoding" for name, _ in response.headers)

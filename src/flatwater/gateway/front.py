@@ -1,0 +1,464 @@
+"""The gateway's own HTTP/1.1 protocol for uvicorn: llhttp in front of an ASGI app, with the limits that uvicorn's own
+lacks (heads, time for a head, connections), response trailers, chunks never sent to HTTP/1.0, and tunnels.
+
+It is passed as ``uvicorn.Config(http=…)``; uvicorn keeps what it does well: sockets, start and graceful stop. The app
+finds ``flatwater.abort`` (cut the connection) and ``flatwater.tunnel`` (see flatwater.gateway.tunnel) in
+``scope["extensions"]``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Any, cast
+from urllib.parse import unquote
+
+import httptools
+import msgspec
+
+from flatwater.bounded import Ledger, TaskGroup
+from flatwater.bounded.ledger import Usage
+from flatwater.errors import ClosedError, LimitError
+from flatwater.gateway.config import Front as FrontRule
+from flatwater.gateway.config import Listen
+from flatwater.gateway.cycle import Cycle
+from flatwater.gateway.error import HeadSizeError, OverloadError, RefusedError, TargetError, TargetSizeError
+from flatwater.gateway.sweeper import Sweeper
+
+log = logging.getLogger(__name__)
+
+App = Callable[[Any, Any, Any], Awaitable[None]]
+
+_READ_HIGH_BYTES = 64 * 1024
+_MAX_LINGER_BYTES = 1024 * 1024
+_LINGER_S = 2.0
+
+
+class FrontStatistics(Usage, frozen=True, kw_only=True):
+    """``size`` connections of clients are open, of ``bound``; ``bytes`` wait for clients that take them slowly. The
+    rest counts since the start."""
+
+    accepted: int
+    requests: int
+    refused: int
+    timeouts: int
+
+
+class Hall:
+    """What the connections of one listener share: limits, tasks, the clock. ``connection`` is uvicorn's protocol."""
+
+    kind = "client connections"
+
+    def __init__(self, app: App, listen: Listen, front: FrontRule, tasks: TaskGroup, *, ledger: Ledger) -> None:
+        self.name = "gateway clients"
+        self.app = app
+        self.quick: Callable[[Any, Any], bool] | None = getattr(app, "quick", None)
+        self.listen = listen
+        self.front = front
+        self.tasks = tasks
+        self.connections: set[FrontConnection] = set()
+        self.sweeper = Sweeper(tick_s=1.0)
+        self.sweeper.add(self)
+        self.now = 0.0
+        self.draining = False
+        self.accepted = self.requests = self.refused = self.timeouts = 0
+        ledger.register(self)
+
+    def connection(self, **given: Any) -> FrontConnection:
+        return FrontConnection(self, given["server_state"])
+
+    def sweep(self, now: float) -> None:
+        self.now = now
+        for connection in list(self.connections):
+            connection.sweep(now)
+
+    def close_idle(self) -> None:
+        """Ask all connections to end: idle ones now, others with their answer."""
+        for connection in list(self.connections):
+            connection.shutdown()
+
+    def statistics(self) -> FrontStatistics:
+        return FrontStatistics(
+            size=len(self.connections),
+            bound=self.listen.max_connections,
+            bytes=sum(connection.transport.get_write_buffer_size() for connection in self.connections),
+            accepted=self.accepted,
+            requests=self.requests,
+            refused=self.refused,
+            timeouts=self.timeouts,
+        )
+
+
+class FrontConnection(asyncio.Protocol):
+    """A client's connection. Requests that arrive while one is answered wait their turn, and reading pauses."""
+
+    __slots__ = (
+        "_address",
+        "_early",
+        "_expects",
+        "_extensions",
+        "_framed",
+        "_hall",
+        "_head_bytes",
+        "_headers",
+        "_idle_from",
+        "_in_head",
+        "_parser",
+        "_pending",
+        "_queue",
+        "_refusal",
+        "_scheme",
+        "_server",
+        "_state",
+        "_url",
+        "closed",
+        "cycle",
+        "loop",
+        "reading_paused",
+        "side",
+        "transport",
+        "writable",
+        "writing_paused",
+    )
+
+    def __init__(self, hall: Hall, state: Any) -> None:
+        self._hall = hall
+        self._state = state
+        self.loop = asyncio.get_running_loop()
+        self.transport: asyncio.Transport = cast(asyncio.Transport, None)
+        self.cycle: Cycle | None = None
+        self.side: Any = None  # a tunnel's end, once the connection is one
+        self.closed = False
+        self.reading_paused = self.writing_paused = False
+        self.writable: asyncio.Future[None] | None = None
+        self._parser = httptools.HttpRequestParser(self)
+        self._queue: deque[Cycle] = deque()
+        self._refusal: RefusedError | None = None  # what is answered when the requests before it are
+        self._early = b""  # bytes after the head of an upgrade
+        self._in_head = True
+        self._head_bytes = 0
+        self._idle_from = 0.0  # 0: the next sweep sets it
+        self._url = b""
+        self._headers: list[tuple[bytes, bytes]] = []
+        self._expects = self._framed = False
+        self._pending: Cycle | None = None  # a request without a body, until its end has been parsed
+        self._extensions = {
+            "http.response.trailers": {},
+            "flatwater.abort": self.abort,
+            "flatwater.interim": self._inform,
+        }
+
+    # asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+        self._address = transport.get_extra_info("peername")
+        self._server = transport.get_extra_info("sockname")
+        if isinstance(self._address, tuple):
+            self._address = self._address[:2]
+            self._server = self._server[:2]
+        else:
+            self._address = None
+        self._scheme = "https" if transport.get_extra_info("sslcontext") is not None else "http"
+        hall = self._hall
+        hall.accepted += 1
+        hall.connections.add(self)
+        self._state.connections.add(self)
+        if len(hall.connections) > hall.listen.max_connections:
+            self._refuse_now(OverloadError("too many connections"))
+
+    def data_received(self, data: bytes) -> None:
+        if self.side is not None:
+            self.side.feed(data)
+            return
+        if self._refusal is not None:
+            self._linger(len(data))
+            return
+        self._idle_from = 0.0
+        self._head_bytes += len(data)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._early = data[upgrade.args[0] :]
+            self.pause_reading()
+        except httptools.HttpParserError as error:
+            cause = error.__context__
+            if cause is not None and not isinstance(cause, RefusedError):
+                log.error("the front failed over a request", exc_info=cause)
+            self._refuse(cause if isinstance(cause, RefusedError) else RefusedError(str(error)))
+        else:
+            if self._head_bytes > self._hall.front.max_head_bytes:
+                self._check_head()
+
+    def eof_received(self) -> None:
+        """Closes the transport, which calls connection_lost."""
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.closed = True
+        self._hall.connections.discard(self)
+        self._state.connections.discard(self)
+        if self.side is not None:
+            self.side.lost()
+        for cycle in (self.cycle, *self._queue):
+            if cycle is not None:
+                cycle.disconnect()
+        self._queue.clear()
+        self._wake_writer()
+
+    def pause_writing(self) -> None:
+        self.writing_paused = True
+
+    def resume_writing(self) -> None:
+        self.writing_paused = False
+        self._wake_writer()
+
+    # httptools
+
+    def on_message_begin(self) -> None:
+        self._url = b""
+        self._headers = []
+        self._expects = self._framed = False
+        self._in_head = True
+
+    def on_url(self, url: bytes) -> None:
+        self._url += url
+        if len(self._url) > self._hall.front.max_target_bytes:
+            raise TargetSizeError(f"it is longer than {self._hall.front.max_target_bytes} bytes")
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self._in_head:
+            return  # a trailer: discarded (RFC 9110, 6.5.1), or it would pass for a header that was checked
+        name = name.lower()
+        headers = self._headers
+        headers.append((name, value))
+        if len(headers) > self._hall.front.max_headers:
+            raise HeadSizeError(f"there are more than {self._hall.front.max_headers} fields")
+        if name == b"expect":
+            self._expects = value.lower() == b"100-continue"
+        elif name == b"content-length" or name == b"transfer-encoding":
+            self._framed = True
+
+    def on_headers_complete(self) -> None:
+        self._in_head = False
+        self._head_bytes = 0
+        parser = self._parser
+        version = parser.get_http_version()
+        url = self._url
+        if url[:1] != b"/":
+            url = _absolute(url, self._headers)
+        path, _, query = url.partition(b"?")
+        text = path.decode("latin-1")
+        cycle = Cycle(self, keep_alive=version == "1.1" and parser.should_keep_alive(), expects=self._expects)
+        extensions: dict[str, Any] = self._extensions
+        if parser.should_upgrade():
+            cycle.keep_alive = False
+            extensions = {**extensions, "flatwater.tunnel": self}
+        cycle.scope = {
+            "type": "http",
+            "asgi": _ASGI,
+            "http_version": version,
+            "server": self._server,
+            "client": self._address,
+            "scheme": self._scheme,
+            "method": parser.get_method().decode("ascii"),
+            "root_path": "",
+            "path": unquote(text) if "%" in text else text,
+            "raw_path": path,
+            "query_string": query,
+            "headers": self._headers,
+            "extensions": extensions,
+            "flatwater.whole": cycle.whole,
+        }
+        if self.cycle is None:
+            self.cycle = cycle
+            if self._framed or parser.should_upgrade():
+                self._start(cycle)
+            else:
+                self._pending = cycle
+        else:
+            self._queue.append(cycle)
+            self.pause_reading()
+
+    def on_body(self, data: bytes) -> None:
+        cycle = self._queue[-1] if self._queue else self.cycle
+        self._head_bytes = 0
+        if cycle is not None and cycle.feed(data) > _READ_HIGH_BYTES:
+            self.pause_reading()
+
+    def on_chunk_header(self) -> None:
+        self._head_bytes = 0
+
+    def on_message_complete(self) -> None:
+        cycle = self._queue[-1] if self._queue else self.cycle
+        if cycle is not None:
+            cycle.end()
+            if cycle is self._pending:
+                self._pending = None
+                self._begin(cycle)
+
+    # For cycles and tunnels.
+
+    def tunnel(self, side: Any) -> bytes:
+        """From now on the bytes are ``side``'s; returns those that came after the head."""
+        self.side = side
+        early, self._early = self._early, b""
+        return early
+
+    def pause_reading(self) -> None:
+        if not self.reading_paused and not self.closed:
+            self.reading_paused = True
+            self.transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        if self.reading_paused and not self.closed:
+            self.reading_paused = False
+            self.transport.resume_reading()
+
+    async def drain(self) -> None:
+        while self.writing_paused and not self.closed:
+            if self.writable is None or self.writable.done():
+                self.writable = self.loop.create_future()
+            await self.writable
+
+    def finished(self, cycle: Cycle) -> None:
+        """The answer of ``cycle`` is written."""
+        if self.cycle is not cycle or self.closed:
+            return
+        self.cycle = None
+        self._state.total_requests += 1
+        if not cycle.keep_alive or self._hall.draining:
+            self.close()
+        elif self._queue:
+            self._start(self._queue.popleft())
+        elif self._refusal is not None:
+            self._refuse_now(self._refusal)
+        else:
+            self._idle_from = 0.0
+            self.resume_reading()
+
+    def close(self) -> None:
+        """Close when what was written is sent."""
+        if not self.closed:
+            self.transport.close()
+
+    def abort(self) -> None:
+        self.transport.abort()
+
+    def _inform(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+        """An interim answer to the request under way."""
+        if self.cycle is not None:
+            self.cycle.inform(status, headers)
+
+    def shutdown(self) -> None:
+        """For uvicorn and for drains: end soon."""
+        if self.side is not None:
+            self.abort()
+        elif self.cycle is None:
+            self.close()
+        else:
+            self.cycle.keep_alive = False
+
+    def sweep(self, now: float) -> None:
+        """Close what was idle too long, or dawdles with a head."""
+        if self._refusal is not None and self.cycle is None:
+            if now - self._idle_from >= _LINGER_S:
+                self.abort()
+            return
+        if self.side is not None or (self.cycle is not None and not self._in_head):
+            return
+        if not self._idle_from:
+            self._idle_from = now
+        if self.cycle is not None:
+            return
+        dawdles = self._head_bytes > 0
+        allowed_s = self._hall.listen.head_s if dawdles else self._hall.listen.keep_alive_s
+        if now - self._idle_from >= allowed_s:
+            self._hall.timeouts += 1
+            self.abort() if dawdles else self.close()
+
+    def _begin(self, cycle: Cycle) -> None:
+        """Start a request that is here in full: from the cache, or with a task."""
+        quick = self._hall.quick
+        if quick is None or self.writing_paused or not quick(cycle.scope, cycle.whole):
+            self._start(cycle)
+        else:
+            self._hall.requests += 1
+
+    def _start(self, cycle: Cycle) -> None:
+        self.cycle = cycle
+        self._hall.requests += 1
+        try:
+            self._hall.tasks.start(cycle.run(self._hall.app), name="request")
+        except (LimitError, ClosedError):
+            self._refuse_now(OverloadError("too many requests are under way"))
+
+    def _check_head(self) -> None:
+        if self._in_head and not self._headers and len(self._url) == 0:
+            self._refuse(TargetSizeError())
+        else:
+            self._refuse(HeadSizeError(f"it is larger than {self._hall.front.max_head_bytes} bytes"))
+
+    def _refuse(self, error: RefusedError) -> None:
+        """Answer 400 or the like once it is its turn, then close."""
+        self._refusal = error
+        self.pause_reading()
+        if self.cycle is None:
+            self._refuse_now(error)
+        elif not self._in_head and not self._queue:  # the body that is being forwarded is broken
+            cycle, self.cycle = self.cycle, None
+            cycle.disconnect()
+            if cycle.started:
+                self.abort()
+            else:
+                self._refuse_now(error)
+
+    def _refuse_now(self, error: RefusedError | OverloadError) -> None:
+        self._hall.refused += 1
+        self._refusal = RefusedError()
+        self._idle_from = self._hall.now
+        self._head_bytes = 0
+        self.transport.write(_refusal(error))
+        if self.transport.can_write_eof() and not self.transport.is_closing():
+            self.transport.write_eof()
+            self.resume_reading()
+        else:
+            self.close()
+
+    def _linger(self, size: int) -> None:
+        """Unread bytes would make the kernel reset the connection, and the reset destroy the answer on its way."""
+        self._head_bytes += size
+        if self._head_bytes > _MAX_LINGER_BYTES:
+            self.abort()
+
+    def _wake_writer(self) -> None:
+        if self.writable is not None and not self.writable.done():
+            self.writable.set_result(None)
+
+
+_ASGI = {"version": "3.0", "spec_version": "2.4"}
+
+
+def _absolute(url: bytes, headers: list[tuple[bytes, bytes]]) -> bytes:
+    """The path of a target in absolute form; its authority replaces the Host field (RFC 9112, 3.2.2)."""
+    scheme, separator, rest = url.partition(b"://")
+    if not separator or scheme.lower() not in (b"http", b"https"):
+        return url  # the app refuses it
+    cut = min((at for at in (rest.find(b"/"), rest.find(b"?")) if at >= 0), default=len(rest))
+    authority, path = rest[:cut], rest[cut:]
+    if not authority or b"@" in authority:
+        raise TargetError("its authority is not acceptable")
+    hosts = [index for index, (name, _) in enumerate(headers) if name == b"host"]
+    if len(hosts) == 1:
+        headers[hosts[0]] = (b"host", authority)
+    return path if path.startswith(b"/") else b"/" + path
+
+
+def _refusal(error: RefusedError | OverloadError) -> bytes:
+    body = msgspec.json.encode({"title": error.summary, "status": error.status, "reason": error.code})
+    return (
+        b"HTTP/1.1 %d %b\r\ncontent-type: application/problem+json\r\ncontent-length: %d\r\n"
+        b"x-flatwater-reason: %b\r\nconnection: close\r\n\r\n%b"
+        % (error.status, error.code.encode(), len(body), error.code.encode(), body)
+    )

@@ -1,0 +1,270 @@
+"""The gateway as an ASGI app: what happens to a request, from its arrival to the record that is kept of it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from flatwater.bounded import History, TaskGroup
+from flatwater.errors import ClosedError, LimitError
+from flatwater.gateway.caching import Caching
+from flatwater.gateway.error import GatewayError, OverloadError, UpgradeError
+from flatwater.gateway.forward import Forwarder, watch
+from flatwater.gateway.found import Answer as Found
+from flatwater.gateway.message import Headers
+from flatwater.gateway.request import Inspector, Request
+from flatwater.gateway.route import Routes
+from flatwater.gateway.transit import LEFT, Receive, Record, Scope, Send, Transit, refuse
+from flatwater.gateway.tunnel import tunnel
+from flatwater.gateway.upstream import Upstream
+
+log = logging.getLogger(__name__)
+
+Whole = Callable[[int, Headers, bytes], bool]
+
+
+class Hook(Protocol):
+    """Work after a request, in the background: nobody waits for it, and its failures are logged and counted."""
+
+    async def after(self, request: Request, record: Record) -> None: ...
+
+
+class Pressure(Protocol):
+    """The overload manager's word, read at every request."""
+
+    @property
+    def refusing(self) -> bool: ...
+    @property
+    def draining(self) -> bool:
+        """Whether connections should close after their answer."""
+
+    def refuse(self) -> int:
+        """Count a refused request."""
+
+    def drain(self) -> None:
+        """Count a connection that closes after its answer."""
+
+
+class Proxy:
+    """Answers one request per call. ``routes`` and ``caching`` are replaced when the configuration is."""
+
+    def __init__(
+        self,
+        inspector: Inspector,
+        tasks: TaskGroup,
+        hooks: TaskGroup,
+        history: History[Record],
+        *,
+        max_requests: int,
+        linger_s: float,
+        pressure: Pressure | None = None,
+    ) -> None:
+        self.routes: Routes[Upstream] = Routes()
+        self.caching: Caching | None = None
+        self.forwarder = Forwarder(inspector, tasks, linger_s=linger_s)
+        self.hooks: list[Hook] = []
+        self.draining = False
+        self.requests = self.peak = self.unwatched = 0
+        self.refused: dict[str, int] = {}
+        self._inspector = inspector
+        self._tasks = tasks
+        self._after = hooks
+        self._history = history
+        self._max_requests = max_requests
+        self._pressure = pressure
+        self._transits: dict[Transit, None] = {}
+        self._via = (b"via", inspector.via)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await _other(scope, receive, send)
+            return
+        transit = Transit(scope, receive, send)
+        self.requests += 1
+        self._transits[transit] = None
+        try:
+            await self._answer(transit)
+        except asyncio.CancelledError:
+            if not transit.left:
+                raise
+            transit.status = LEFT
+            if transit.task is not None:
+                transit.task.uncancel()
+        except GatewayError as error:
+            await self._fail(transit, error)
+        finally:
+            self._over(transit)
+
+    def quick(self, scope: Scope, whole: Whole) -> bool:
+        """Answer from the cache at once, without a task; False when the app must be called (which goes on from here).
+
+        For servers that have the whole request at hand (flatwater.gateway.front).
+        """
+        caching = self.caching
+        pressure = self._pressure
+        if caching is None or self.draining or (pressure is not None and (pressure.draining or pressure.refusing)):
+            return False
+        began = time.perf_counter()
+        try:
+            request = self._inspector.inspect(scope)
+            upstream, path = self.routes.find(request.host, request.path)
+        except GatewayError:
+            return False  # the app finds the same, and says it
+        if not upstream.quick or request.length != 0 or request.upgrade:
+            return False
+        found = caching.lookup(request, upstream)
+        if type(found) is not Found:
+            scope["flatwater.looked_up"] = (request, upstream, path, found)
+            return False
+        response = found.response
+        whole(response.status, [*response.headers, self._via, (b"x-request-id", request.id)], response.body)
+        self.requests += 1
+        duration_s = time.perf_counter() - began
+        upstream.hit(response.status, duration_s)
+        self._note(request, upstream.name, response.status, "", duration_s, "", found.kind, 0)
+        return True
+
+    def __len__(self) -> int:
+        """How many requests are under way."""
+        return len(self._transits)
+
+    def sweep(self, now: float) -> None:
+        """Watch the clients of requests that take long: those of short ones cost no task."""
+        for transit in list(self._transits):
+            if not transit.seen:
+                transit.seen = True
+            elif transit.watchable and transit.watch is None and not transit.left:
+                try:
+                    transit.watch = self._tasks.start(watch(transit), name="watch of a client")
+                except (LimitError, ClosedError):
+                    self.unwatched += 1
+
+    def abort(self) -> None:
+        """End every request, as if its client had left."""
+        for transit in list(self._transits):
+            transit.leave()
+
+    async def _answer(self, transit: Transit) -> None:
+        pressure = self._pressure
+        if pressure is not None and pressure.refusing:
+            pressure.refuse()
+            raise OverloadError
+        if len(self._transits) > self._max_requests:
+            raise OverloadError(f"{self._max_requests} requests are under way")
+        if (known := transit.scope.get("flatwater.looked_up")) is not None:
+            request, upstream, path, transit.found = known
+        else:
+            request = transit.request = self._inspector.inspect(transit.scope)
+            upstream, path = self.routes.find(request.host, request.path)
+        transit.request = request
+        transit.unread = request.length != 0
+        request.target = path + b"?" + request.query if request.query else path
+        upstream.admit(request)
+        transit.upstream = upstream
+        extra: Headers = [self._via, (b"x-request-id", request.id)]
+        if self.draining or (pressure is not None and pressure.draining):
+            extra.append((b"connection", b"close"))
+            if not self.draining and pressure is not None:
+                pressure.drain()
+        if request.upgrade.lower() == b"websocket":
+            await self._upgrade(transit, upstream, extra)
+        elif self.caching is not None and upstream.service.cache.enabled and _is_cached(request):
+            transit.unread = False
+            await self.caching.answer(transit, upstream, extra)
+        else:
+            transit.unread = False
+            response = await self.forwarder.ask(transit, upstream, request.headers)
+            await self.forwarder.relay(transit, response, extra)
+
+    async def _upgrade(self, transit: Transit, upstream: Upstream, extra: Headers) -> None:
+        if not upstream.service.websockets:
+            raise UpgradeError("the service allows none")
+        await tunnel(transit, upstream, self._inspector, self.forwarder, self._tasks, extra)
+
+    async def _fail(self, transit: Transit, error: GatewayError) -> None:
+        if transit.started:  # too late to say so: the connection must end in a way that cannot be taken for a success
+            transit.reason = error.code
+            log.info("an answer of %s broke off: %s", transit.upstream and transit.upstream.name, error)
+            abort = transit.scope.get("extensions", {}).get("flatwater.abort")
+            if abort is None:
+                raise error
+            abort()
+            return
+        await refuse(transit, error)
+        if transit.upstream is None:
+            self.refused[error.code] = self.refused.get(error.code, 0) + 1
+
+    def _over(self, transit: Transit) -> None:
+        del self._transits[transit]
+        backend = transit.backend
+        endpoint = "" if backend is None else backend.url
+        transit.detach()
+        duration_s = time.perf_counter() - transit.began
+        upstream = transit.upstream
+        if not transit.status:
+            transit.status = LEFT if transit.left else 500
+        if upstream is not None:
+            upstream.observe(transit, duration_s)
+        request = transit.request
+        if request is None:
+            return
+        name = "" if upstream is None else upstream.name
+        self._note(request, name, transit.status, transit.reason, duration_s, endpoint, transit.cache, transit.attempts)
+
+    def _note(
+        self,
+        request: Request,
+        service: str,
+        status: int,
+        reason: str,
+        duration_s: float,
+        endpoint: str,
+        cache: str,
+        attempts: int,
+    ) -> None:
+        record = Record(
+            time.time() - duration_s,
+            service,
+            request.method.decode(),
+            request.path.decode("latin-1"),
+            status,
+            reason,
+            duration_s,
+            request.client,
+            request.id.decode(),
+            endpoint,
+            cache,
+            attempts,
+        )
+        self._history.add(record)
+        if self.hooks:
+            self._run_hooks(request, record)
+
+    def _run_hooks(self, request: Request, record: Record) -> None:
+        for hook in self.hooks:
+            try:
+                self._after.start(hook.after(request, record), name="work after a request", context=record.id)
+            except (LimitError, ClosedError) as error:
+                log.warning("work after a request is left out: %s", error)
+
+
+def _is_cached(request: Request) -> bool:
+    """Whether the cache has a say: not in a GET with a body, which no key tells apart; but a POST may change what is
+    stored (RFC 9111, section 4.4)."""
+    return request.length == 0 or request.method not in (b"GET", b"HEAD")
+
+
+async def _other(scope: Scope, receive: Receive, send: Send) -> None:
+    """ASGI's other scopes: lifespan is acknowledged; websockets come as upgrades (see flatwater.gateway.front)."""
+    if scope["type"] == "websocket":
+        await receive()
+        await send({"type": "websocket.close", "code": 1011})
+        return
+    while True:
+        event = await receive()
+        await send({"type": event["type"] + ".complete"})
+        if event["type"] == "lifespan.shutdown":
+            return

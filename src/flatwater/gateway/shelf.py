@@ -1,0 +1,172 @@
+"""The store of the HTTP cache: packed entries, least recently used out first, bounded in entries, bytes and age.
+
+An entry is one bytes object (a larger body stands beside its head, so that it need not be copied to be sent), so that
+an entry costs little and the garbage collector has nothing to follow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from struct import Struct
+
+from cachebox import LRUCache
+
+from flatwater.bounded import Usage, check_bound
+from flatwater.gateway.schedule import Schedule
+
+Packed = bytes | tuple[bytes, bytes]
+"""Prefix, fixed part, head and body in one; or the body by itself."""
+
+PREFIX = Struct("<Id")  # ticket in the schedule, the moment (monotonic) after which the entry must not be used
+OVERHEAD_BYTES = 200
+"""What an entry costs beyond its key, its head and its body: measured by benchmarks/gateway_cache.py."""
+
+MAX_INLINE_BYTES = 16_384
+_EXPIRED_PER_PUT = 4  # more than one, so that what is due goes away faster than it comes
+_SPANS = 1024
+
+
+class ShelfStatistics(Usage, frozen=True, kw_only=True):
+    """``evictions`` = ``evicted_entries`` + ``evicted_bytes`` + ``expired`` + ``oversize_evictions`` + ``shrunk``.
+
+    ``oversize`` entries were refused for their size, ``oversize_evictions`` of those in the place of an older one,
+    which is gone. ``scheduled`` places wait for their time, those of entries that left before included.
+    """
+
+    stored: int
+    evicted_entries: int
+    evicted_bytes: int
+    expired: int
+    oversize: int
+    oversize_evictions: int
+    shrunk: int
+    deleted: int
+    scheduled: int
+
+
+class Shelf:
+    """To be used from one thread. ``now`` is a monotonic clock's."""
+
+    def __init__(self, *, max_entries: int, max_bytes: int, max_entry_bytes: int, max_age_s: float, where: str) -> None:
+        check_bound("max_entries", max_entries, where=where)
+        check_bound("max_bytes", max_bytes, where=where)
+        check_bound("max_entry_bytes", max_entry_bytes, where=where)
+        check_bound("max_age_s", max_age_s, where=where)
+        self.max_entries = max_entries
+        self.max_bytes = max_bytes
+        self.max_entry_bytes = min(max_entry_bytes, max_bytes)
+        self.max_age_s = max_age_s
+        self.slots: LRUCache[bytes, Packed] = LRUCache(max_entries)
+        self.get: Callable[[bytes], Packed | None] = self.slots.get
+        self.bytes = 0
+        self._schedule = Schedule(max(0.1, max_age_s / _SPANS), self._is_held)
+        self._stored = self._evicted_entries = self._evicted_bytes = self._expired = 0
+        self._oversize = self._oversize_evictions = self._shrunk = self._deleted = 0
+
+    def put(self, key: bytes, until: float, rest: bytes, body: bytes, now: float) -> bool:
+        """Keep an entry until ``until`` (at most ``max_age_s``). False when it is too large, or over already.
+
+        The old entry of the key is gone in any case.
+        """
+        replaced = self._take(key)
+        for due in self._schedule.due(now, _EXPIRED_PER_PUT):
+            self._expired += self._take(due)
+        size = OVERHEAD_BYTES + len(key) + len(rest) + len(body)
+        if size > self.max_entry_bytes:
+            self._oversize += 1
+            self._oversize_evictions += replaced
+            return False
+        until = min(until, now + self.max_age_s)
+        if until <= now:
+            return False
+        self._make_room(size)
+        prefix = PREFIX.pack(self._schedule.add(key, until), until)
+        inline = len(body) <= MAX_INLINE_BYTES
+        self.slots.insert(key, b"".join((prefix, rest, body)) if inline else (prefix + rest, body))
+        self.bytes += size
+        self._stored += 1
+        self._schedule.collect(len(self.slots))
+        return True
+
+    def delete(self, key: bytes) -> bool:
+        """Forget an entry; False when it was not here."""
+        found = self._take(key)
+        self._deleted += found
+        return found
+
+    def expire(self, key: bytes) -> None:
+        """Forget an entry that was found to be over."""
+        self._expired += self._take(key)
+
+    def expire_due(self, now: float, max_keys: int = 1000) -> int:
+        """Forget entries whose time has passed, looking at no more than ``max_keys``; return how many left."""
+        gone = sum(self._take(key) for key in self._schedule.due(now, max_keys))
+        self._expired += gone
+        return gone
+
+    def shrink(self, max_bytes: int, max_entries: int) -> int:
+        """Evict the least recently used, at most ``max_entries``, until ``max_bytes`` are left. Returns bytes freed."""
+        before = self.bytes
+        while self.slots and self.bytes > max_bytes and max_entries > 0:
+            self._evict_oldest()
+            self._shrunk += 1
+            max_entries -= 1
+        if self.bytes <= max_bytes and before > max_bytes:
+            self.slots.shrink_to_fit()
+        return before - self.bytes
+
+    def clear(self) -> None:
+        self._deleted += len(self.slots)
+        self.slots.clear()
+        self._schedule.clear()
+        self.bytes = 0
+
+    def statistics(self) -> ShelfStatistics:
+        by_bound = self._evicted_entries + self._evicted_bytes + self._expired + self._oversize_evictions
+        return ShelfStatistics(
+            size=len(self.slots),
+            bound=self.max_entries,
+            bytes=self.bytes,
+            max_bytes=self.max_bytes,
+            evictions=by_bound + self._shrunk,
+            stored=self._stored,
+            evicted_entries=self._evicted_entries,
+            evicted_bytes=self._evicted_bytes,
+            expired=self._expired,
+            oversize=self._oversize,
+            oversize_evictions=self._oversize_evictions,
+            shrunk=self._shrunk,
+            deleted=self._deleted,
+            scheduled=len(self._schedule),
+        )
+
+    def _is_held(self, key: bytes, ticket: int) -> bool:
+        packed: Packed | None = self.slots.peek(key)
+        if packed is None:
+            return False
+        head = packed if isinstance(packed, bytes) else packed[0]
+        return bool(PREFIX.unpack_from(head)[0] == ticket)
+
+    def _take(self, key: bytes) -> bool:
+        packed: Packed | None = self.slots.pop(key, None)
+        if packed is None:
+            return False
+        self.bytes -= _size(key, packed)
+        return True
+
+    def _make_room(self, size: int) -> None:
+        while self.bytes + size > self.max_bytes:
+            self._evict_oldest()
+            self._evicted_bytes += 1
+        while len(self.slots) >= self.max_entries:
+            self._evict_oldest()
+            self._evicted_entries += 1
+
+    def _evict_oldest(self) -> None:
+        key, packed = self.slots.popitem()
+        self.bytes -= _size(key, packed)
+
+
+def _size(key: bytes, packed: Packed) -> int:
+    length = len(packed) if isinstance(packed, bytes) else len(packed[0]) + len(packed[1])
+    return OVERHEAD_BYTES + len(key) + length - PREFIX.size

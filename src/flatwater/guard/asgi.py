@@ -1,0 +1,282 @@
+"""ASGI: ``app = flatwater.guard.asgi.install(app)``. Any framework, under uvicorn, alone or as gunicorn's worker."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from functools import lru_cache
+from threading import get_ident
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from flatwater.bounded import check_bound
+from flatwater.guard.channel import Killed
+from flatwater.guard.departure import Departure, Siblings
+from flatwater.guard.policy import Limits
+from flatwater.guard.worker import Quarantined, Worker, WorkerStatistics
+
+if TYPE_CHECKING:
+    from flatwater.guard.worker import _Call
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+_FOLLOWED = 64  # requests in flight whose peak is followed, and which are named when the process is killed
+_MAX_LEARNED = 1024
+_MAX_SEGMENTS, _MAX_PATH = 4, 200
+_TRIM_LOOK_S, _TRIM_WAIT_S = 0.01, 5.0
+_CLOSE = (b"connection", b"close")
+_ID = re.compile(r"\d+|(?=.*\d)[0-9a-f-]{8,}|(?=.*\d).{16,}|.{33,}", re.IGNORECASE)
+
+
+def install(app: App, **options: Any) -> GuardMiddleware:
+    """The app, guarded; serve what this returns. The options are those of :class:`GuardMiddleware`."""
+    return GuardMiddleware(app, **options)
+
+
+class GuardMiddleware:
+    """Guards the process that serves an ASGI app: the outermost layer, or ``add_middleware(GuardMiddleware, soft=…)``.
+
+    At ``soft`` bytes (None: no limit) the process leaves without dropping a request: each response asks to close its
+    connection, idle ones end by themselves within ``drain_s``, then it takes no more and uvicorn finishes what it has.
+    Of the workers of one gunicorn, or of ``uvicorn --workers``, one leaves at a time. Who replaces it is gunicorn, or
+    uvicorn's parent, or ``flatwater guard``. At ``hard``, and not before two seconds there, the process is killed.
+
+    A row of the table is a route's template where the framework puts its route into the scope (Starlette, FastAPI),
+    else the method and the path with its ids folded; at most ``max_names``. Each ``watch_every_s`` at most one
+    request's scope is expected dead ``dead_after_s`` after its response. With ``quarantine`` a route in flight at
+    several kills is answered 503; it is off because requests in flight at a kill are mostly innocent.
+    Raises SettingError for limits that make no sense.
+    """
+
+    def __init__(
+        self,
+        app: App,
+        *,
+        soft: int | None = None,
+        hard: int | None = None,
+        grace_s: float = 600.0,
+        drain_s: float = 6.0,
+        collect: bool = True,
+        quarantine: bool = False,
+        max_names: int = 64,
+        watch_every_s: float = 0.1,
+        dead_after_s: float = 5.0,
+        name: str = "",
+    ) -> None:
+        check_bound("watch_every_s", watch_every_s, where="guard")
+        check_bound("dead_after_s", dead_after_s, where="guard")
+        self.app = app
+        self.departure = Departure(drain_s=drain_s)
+        self.worker = RequestWorker(
+            f"asgi:{name or getattr(app, '__name__', type(app).__name__)}",
+            limits=Limits(soft=soft, hard=hard, grace_s=grace_s),
+            departure=self.departure,
+            trim=collect,
+            quarantine=quarantine,
+            max_names=max_names,
+        )
+        self._watch_every_s, self._dead_after_s = watch_every_s, dead_after_s
+        self._next_watch = -float("inf")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        kind = scope["type"]
+        if kind == "http":
+            await self._serve(scope, receive, send, scope["method"])
+        elif kind == "websocket":
+            await self._serve(scope, receive, send, "WS")
+        elif kind == "lifespan":
+            await self._live(scope, receive, send)
+        else:
+            await self.app(scope, receive, send)
+
+    async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.worker.start()
+        try:
+            await self.app(scope, receive, send)
+        finally:
+            if self.departure.asked or not self.worker.statistics().size:
+                self.worker.close()  # an app without lifespan ends here at once: the first request begins anew
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send, method: str) -> None:
+        worker = self.worker
+        first = label(method, scope["path"][:_MAX_PATH])
+        try:
+            ticket = worker.enter(first)
+        except Quarantined as error:
+            await _refuse(send, str(error), method)
+            return
+        now = ticket.call.began
+        watched = None
+        if now >= self._next_watch and method != "WS":
+            self._next_watch = now + self._watch_every_s
+            scope = watched = _Watched(scope)
+        exchange = _Exchange(send, self.departure, scope["http_version"] if method != "WS" else "")
+        failed = True
+        try:
+            await self.app(scope, receive, exchange.send)
+            failed = exchange.status >= 500
+        finally:
+            name = routed(method, scope, exchange.status) or first
+            if watched is not None:
+                worker.expectation.expect_dead(watched, f"the request of {name}", after_s=self._dead_after_s)
+            worker.leave(ticket, name, failed=failed)
+
+
+class RequestWorker(Worker):
+    """A worker whose tasks overlap in one thread, and which trims between them."""
+
+    def __init__(
+        self, name: str, *, limits: Limits, departure: Departure, trim: bool, quarantine: bool, max_names: int
+    ) -> None:
+        self._in_flight = self._number = 0
+        self._learned: dict[str, str] = {}  # the name at the begin of a request, and its route's after it
+        self._departure, self._trim, self._quarantines = departure, trim, quarantine
+        self._siblings = Siblings()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._trim_by: float | None = None
+        super().__init__(
+            name, limits=limits, on_recycle=self._recycle, on_killed=_noted, collect=False, max_names=max_names
+        )
+
+    def enter(self, name: str) -> Ticket:
+        """A request begins. Raises Quarantined, and then ``leave`` must not be called."""
+        self.begin(self._learned.get(name, name), str(self._number + 1))
+        call = self._running.pop(get_ident())
+        self._number += 1
+        ticket = Ticket(call, self._number, self._in_flight == 0, name)
+        self._in_flight += 1
+        if len(self._running) < _FOLLOWED:
+            self._running[-self._number] = call  # below zero: never the identity of a thread
+        return ticket
+
+    def leave(self, ticket: Ticket, name: str, *, failed: bool) -> None:
+        """A request has ended, and its route is known."""
+        call, number = ticket.call, ticket.number
+        self._running.pop(-number, None)
+        self._in_flight -= 1
+        if name != ticket.name and ticket.name not in self._learned and len(self._learned) < _MAX_LEARNED:
+            self._learned[ticket.name] = name
+        call.name = name
+        call.alone = ticket.alone and number == self._number
+        self._running[get_ident()] = call
+        self.end(failed=failed)
+        if self._trim and self._level >= self._trimmer.threshold:
+            self._trim_soon()
+
+    def statistics(self) -> WorkerStatistics:
+        return msgspec.structs.replace(super().statistics(), size=self._in_flight)
+
+    def _begin_anew(self) -> None:
+        self._in_flight, self._trim_by = 0, None
+        try:
+            self._loop = asyncio.get_running_loop()
+        except RuntimeError:  # another kind of loop: it is asked to leave by a signal
+            self._loop = None
+        self._siblings.look()
+        super()._begin_anew()
+
+    def _news(self) -> None:
+        super()._news()
+        if not self._quarantines:
+            self._quarantine = frozenset()
+
+    def _consider(self, rss: int) -> None:
+        if self.leaving or not self._policy.over(rss) or not self._siblings.take():
+            return
+        super()._consider(rss)
+        if not self.leaving:  # born large, and little of it is its own
+            self._siblings.release()
+
+    def _recycle(self, reason: str) -> None:
+        self._departure.ask(self._loop)
+
+    def _trim_soon(self) -> None:
+        if self._trim_by is None and self._loop is not None:
+            self._trim_by = time.monotonic() + _TRIM_WAIT_S
+            self._loop.call_later(_TRIM_LOOK_S, self._trim_idle)
+
+    def _trim_idle(self) -> None:
+        """Trim while no request waits for it; when there is always one, after five seconds."""
+        if self._trim_by is None or self._gauge is None or self._loop is None:
+            return
+        if self._in_flight and time.monotonic() < self._trim_by:
+            self._loop.call_later(_TRIM_LOOK_S, self._trim_idle)
+            return
+        self._trim_by = None
+        self._trimmer.offer(self._gauge.rss())
+
+
+class Ticket:
+    """A request in flight: its measures, its number, whether it began alone, and its name as it began."""
+
+    __slots__ = ("alone", "call", "name", "number")
+
+    def __init__(self, call: _Call, number: int, alone: bool, name: str) -> None:
+        self.call, self.number, self.alone, self.name = call, number, alone, name
+
+
+class _Watched(dict[str, Any]):
+    """A scope that can be referenced weakly."""
+
+    __slots__ = ("__weakref__",)
+
+
+class _Exchange:
+    """Sees the status, and asks to close the connection when the process leaves."""
+
+    __slots__ = ("_departure", "_send", "_version", "status")
+
+    def __init__(self, send: Send, departure: Departure, version: str) -> None:
+        self._send, self._departure, self._version = send, departure, version
+        self.status = 0
+
+    async def send(self, message: MutableMapping[str, Any]) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            if self._departure.asked and self._version.startswith("1"):  # later versions forbid the header
+                headers = [row for row in message.get("headers", ()) if row[0].lower() != b"connection"]
+                message = {**message, "headers": [*headers, _CLOSE]}
+        await self._send(message)
+
+
+@lru_cache(maxsize=1024)
+def label(method: str, path: str) -> str:
+    """The name of a request whose route is not known: its method and first segments, ids folded to ``{}``."""
+    return f"{method} {fold(path)}"
+
+
+def fold(path: str) -> str:
+    """At most four segments, with numbers, long hexadecimal words and long words with digits as ``{}``."""
+    segments = path.split("/")[1:]
+    kept = ["{}" if _ID.fullmatch(segment) else segment for segment in segments[:_MAX_SEGMENTS]]
+    return "/" + "/".join(kept) + ("/…" if len(segments) > _MAX_SEGMENTS else "")
+
+
+def routed(method: str, scope: Scope, status: int) -> str:
+    """The name by the route that the framework left in the scope; "" when there is none."""
+    path = getattr(scope.get("route"), "path", None)
+    if isinstance(path, str):
+        root, base = scope.get("root_path", ""), scope.get("app_root_path", "")
+        mount = root[len(base) :] if base or "app_root_path" in scope else ""
+        return f"{method} {fold(mount) if mount else ''}{path}"
+    return f"{method} (not found)" if status == 404 else ""
+
+
+async def _refuse(send: Send, why: str, method: str) -> None:
+    """503 for a quarantined route."""
+    if method == "WS":
+        await send({"type": "websocket.close", "code": 1013, "reason": why[:100]})
+        return
+    headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"retry-after", b"60")]
+    await send({"type": "http.response.start", "status": 503, "headers": headers})
+    await send({"type": "http.response.body", "body": why.encode()})
+
+
+def _noted(note: Killed) -> None:
+    """The log has it already; a killed request has no result that it could be written into."""

@@ -1,0 +1,151 @@
+"""Celery: ``flatwater.guard.celery.install(app)``. Prefork, threads and solo pools, any broker."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import signal
+import time
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+from flatwater.guard.channel import VARIABLE, Killed
+from flatwater.guard.django import close_old_connections
+from flatwater.guard.policy import Limits
+from flatwater.guard.turn import Turn
+from flatwater.guard.worker import MemoryKilled, Quarantined, Worker
+
+_WATCH_EVERY_S = 0.1  # at most ten requests a second are watched: each watch costs microseconds, a look a collection
+_MANY_CHILDREN = 1000
+
+
+def install(
+    app: Any,
+    *,
+    soft: int | None = None,
+    hard: int | None = None,
+    grace_s: float = 600.0,
+    collect: bool = True,
+    max_names: int = 64,
+) -> Worker:
+    """Guard the workers of a Celery app; call it once, where the app is made. Bytes; None: no limit.
+
+    At ``soft`` a prefork child leaves after its task by the pool's own way and is replaced; it is judged by its USS
+    now, not by the peak, and not before it has grown beyond what it was born with. With threads or solo the whole
+    worker makes its warm shutdown, so run it under ``flatwater guard`` or another supervisor. Each task's request is
+    expected dead soon after its task. Raises SettingError for limits that make no sense.
+    """
+    return _Host(app, Limits(soft=soft, hard=hard, grace_s=grace_s), collect, max_names).worker
+
+
+class _Host:
+    def __init__(self, app: Any, limits: Limits, collect: bool, max_names: int) -> None:
+        from celery import signals
+
+        self._app = app
+        self._concurrency = 0
+        self._next_watch = -float("inf")
+        self._requests: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()  # in flight, by id
+        self.worker = Worker(
+            f"celery:{app.main}",
+            limits=limits,
+            on_recycle=self._recycle,
+            on_killed=self._killed,
+            on_tick=self._children,
+            collect=collect,
+            max_names=max_names,
+        )
+        if limits.soft is not None and not app.conf.worker_max_memory_per_child:
+            app.conf.worker_max_memory_per_child = limits.soft // 1024  # so that the pool asks after each task
+        for name, handler in (
+            ("worker_init", self._worker_init),
+            ("worker_process_init", self._process_init),
+            ("worker_process_shutdown", self._process_shutdown),
+            ("worker_shutdown", self._process_shutdown),
+            ("task_prerun", self._before),
+            ("task_postrun", self._after),
+        ):
+            getattr(signals, name).connect(handler, weak=False, dispatch_uid=f"flatwater.guard {id(app)} {name}")
+
+    def _worker_init(self, sender: Any = None, **_: Any) -> None:
+        """In the worker's first process, its tasks imported and its pool not yet forked."""
+        if sender.app is not self._app:
+            return
+        self._concurrency = sender.concurrency or 0
+        self.worker.turn = Turn(lambda: self._concurrency)
+        if os.environ.get(VARIABLE):
+            for task in self._app.tasks.values():
+                task.run = self._admitting(task.name, task.run)
+            self.worker.start()  # for the results of killed tasks, which an idle worker writes, too
+
+    def _admitting(self, name: str, run: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(run)
+        def admitted(*arguments: Any, **named: Any) -> Any:
+            self.worker.admit(name)
+            return run(*arguments, **named)
+
+        return admitted
+
+    def _process_init(self, **_: Any) -> None:
+        """In a pool's child: what the pool measures after each task becomes our decision."""
+        from billiard import pool
+
+        if not self.worker.forked:  # solo says that it is a pool process, too
+            return
+        self._requests.clear()
+        self.worker.start()
+        pool.mem_rss = self._pool_level
+
+    def _pool_level(self) -> int:
+        """KiB, above the pool's limit only when this child is to leave."""
+        if not self.worker.leaving:
+            return 1
+        level = self.worker.statistics().level // 1024
+        return max(level, int(self._app.conf.worker_max_memory_per_child or 0) + 1)
+
+    def _process_shutdown(self, **_: Any) -> None:
+        self.worker.close()
+
+    def _before(self, task_id: str = "", task: Any = None, **_: Any) -> None:
+        if task.app is not self._app:
+            return
+        close_old_connections()
+        with contextlib.suppress(Quarantined):  # a signal cannot refuse a task: _admitting will
+            self.worker.begin(task.name, task_id)
+        self._requests[task_id] = task.request_stack.top
+
+    def _after(self, task_id: str = "", task: Any = None, state: str | None = None, **_: Any) -> None:
+        if task.app is not self._app:
+            return
+        close_old_connections()
+        request = self._requests.pop(task_id, None)
+        now = time.monotonic()
+        if request is not None and now >= self._next_watch:
+            self._next_watch = now + _WATCH_EVERY_S
+            self.worker.expectation.expect_dead(request, f"the request of {task.name}", after_s=5.0)
+        del request
+        self.worker.end(failed=state == "FAILURE")
+
+    def _children(self) -> None:
+        """A running task whose request gathers the results of its sub-tasks: who holds them is worth telling now."""
+        for task_id, request in list(self._requests.items()):
+            children = getattr(request, "_children", None)
+            if children is not None and len(children) >= _MANY_CHILDREN and not getattr(request, "_flatwater", False):
+                request._flatwater = True
+                name = f"a sub-task's result of {request.task} [{task_id}]"
+                self.worker.expectation.expect_dead(children[0], name, after_s=1.0)
+
+    def _recycle(self, reason: str) -> None:
+        if self.worker.forked:
+            return  # the pool asks after the task
+        if os.environ.get("REMAP_SIGTERM"):
+            from celery.worker import state
+
+            state.should_stop = 0
+        else:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def _killed(self, note: Killed) -> None:
+        self._app.backend.mark_as_failure(note.id, MemoryKilled(str(note)))

@@ -1,0 +1,90 @@
+"""What workers tell the supervisor: JSON datagrams to the socket named in ``FLATWATER_GUARD``; and what it leaves them.
+
+Beside the socket lie ``quarantine.json`` (names of tasks that must not run) and ``killed-*.json`` (tasks that were
+killed, for the integration that can write it into their results).
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+VARIABLE = "FLATWATER_GUARD"
+EVIDENCE = "FLATWATER_GUARD_EVIDENCE_BYTES"  # the level from which a worker tells who holds its memory
+MAX_BYTES = 60_000
+
+
+class Killed(msgspec.Struct, frozen=True, kw_only=True):
+    """A task whose process was killed: why, its peak and the limit in bytes, and what held the memory."""
+
+    kind: str
+    name: str
+    id: str
+    reason: str
+    peak: int | None = None
+    limit: int | None = None
+    holders: str = ""
+
+    def __str__(self) -> str:
+        figures = [
+            f"{word} {size / (1 << 20):.0f} MiB" for word, size in (("peak", self.peak), ("limit", self.limit)) if size
+        ]
+        held = [f"held by {self.holders}"] if self.holders else []
+        return "; ".join([f"{self.name} [{self.id}] was killed: {self.reason}", *figures, *held])
+
+
+class Channel:
+    """The worker's end. Sending never blocks: what does not fit is dropped and counted."""
+
+    def __init__(self, path: str) -> None:
+        self.folder = Path(path).parent
+        self._path = path
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+        self._socket.setblocking(False)
+        self.dropped = 0
+
+    def send(self, topic: str, /, **fields: Any) -> bool:
+        """Tell the supervisor; False when it could not be told."""
+        data = msgspec.json.encode({"t": topic, "pid": os.getpid(), **fields})
+        try:
+            if len(data) <= MAX_BYTES:
+                self._socket.sendto(data, self._path)
+                return True
+        except OSError:
+            pass
+        self.dropped += 1
+        return False
+
+    def quarantine(self) -> frozenset[str]:
+        """The names of tasks that must not run."""
+        try:
+            return frozenset(msgspec.json.decode((self.folder / "quarantine.json").read_bytes(), type=list[str]))
+        except (OSError, msgspec.MsgspecError):
+            return frozenset()
+
+    def killed(self, kind: str) -> Iterator[Killed]:
+        """Claim the killed tasks of this kind of worker; each is given to one process."""
+        for path in sorted(self.folder.glob("killed-*.json")):
+            with suppress(OSError, msgspec.MsgspecError):
+                note = msgspec.json.decode(path.read_bytes(), type=Killed)
+                if note.kind == kind:
+                    mine = path.with_suffix(f".{os.getpid()}")
+                    path.rename(mine)  # whoever comes second finds nothing to rename
+                    mine.unlink()
+                    yield note
+
+    def close(self) -> None:
+        """Close the socket. Closing twice is allowed."""
+        self._socket.close()
+
+
+def supervised() -> Channel | None:
+    """The channel to the supervisor this process runs under; None without one."""
+    path = os.environ.get(VARIABLE, "")
+    return Channel(path) if path else None

@@ -1,0 +1,159 @@
+"""When to recycle a worker, when to kill it, and how long to wait before the next one. Decisions only, no effects."""
+
+from __future__ import annotations
+
+import enum
+
+import msgspec
+
+from flatwater.bounded import check_bound
+from flatwater.errors import SettingError
+from flatwater.memory.slope import Slope
+
+_MIB = 1 << 20
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """The limits of one worker, in bytes and seconds; None switches a limit off.
+
+    At ``soft`` the worker is asked for a warm stop and has ``grace_s`` to end its work. A level of ``hard`` that lasts
+    ``patience_s`` ends it at once. With a sure slope the warm stop is asked ``ahead_s`` before ``hard`` would be
+    reached. A worker that was born large is left alone until it has grown by ``min_gain`` of its first level.
+    """
+
+    soft: int | None = None
+    hard: int | None = None
+    grace_s: float = 600.0
+    patience_s: float = 2.0
+    ahead_s: float = 60.0
+    min_gain: float = 0.1
+
+    def __post_init__(self) -> None:
+        for name in ("soft", "hard", "grace_s"):
+            if (value := getattr(self, name)) is not None:
+                check_bound(name, value, where="guard")
+        if self.soft is not None and self.hard is not None and self.soft >= self.hard:
+            raise SettingError(
+                f"soft ({self.soft:,}) is not below hard ({self.hard:,})",
+                where="guard",
+                hint="leave room",
+            )
+
+    def within(self, room: int | None) -> Limits:
+        """With what is missing taken from a control group's limit: soft at 80 % of ``room``, hard at 92 %."""
+        if room is None:
+            return self
+        hard = self.hard if self.hard is not None else _below(room, 0.92, self.soft)
+        soft = self.soft if self.soft is not None else int(min(0.8 * room, 0.87 * hard if hard else room))
+        return msgspec.structs.replace(self, soft=soft, hard=hard)
+
+
+def _below(room: int, part: float, soft: int | None) -> int | None:
+    hard = int(room * part)
+    return hard if soft is None or soft < hard else None
+
+
+class Verdict(enum.Enum):
+    """What to do with the worker now."""
+
+    KEEP = "keep"
+    RECYCLE = "recycle"
+    KILL = "kill"
+
+
+class Decision(msgspec.Struct, frozen=True):
+    """A verdict and its reason in words: ``soft limit``, ``slope``, ``hard limit`` or ``grace passed``."""
+
+    verdict: Verdict
+    reason: str = ""
+
+
+KEEP = Decision(Verdict.KEEP)
+
+
+class Policy:
+    """Judges one worker from its birth to its end, by its levels.
+
+    Time is counted in steps of at most ``max_step_s`` between two judgements: a clock that jumps, or a machine that
+    slept, uses up neither the grace nor the patience, and a clock that goes back counts as no time.
+    """
+
+    def __init__(self, limits: Limits, *, base: int, max_step_s: float = 5.0) -> None:
+        check_bound("max_step_s", max_step_s, where="guard")
+        self.limits = limits
+        self.base = base
+        self._max_step_s = max_step_s
+        self._last: float | None = None
+        self._asked_s: float | None = None  # counted time since the warm stop was asked for
+        self._over_s: float | None = None  # counted time above the hard limit
+
+    @property
+    def asked(self) -> bool:
+        """Whether the warm stop has been asked for."""
+        return self._asked_s is not None
+
+    def ask(self) -> None:
+        """Note that a warm stop was asked for by somebody else (an operator, the worker itself): the grace begins."""
+        if self._asked_s is None:
+            self._asked_s = 0.0
+
+    def judge(self, level: int, now: float, trend: Slope | None = None) -> Decision:
+        """The decision at ``level`` bytes; RECYCLE is said once. ``now`` is any clock in seconds."""
+        self._count(now)
+        limits = self.limits
+        if limits.hard is not None and level >= limits.hard:
+            self._over_s = 0.0 if self._over_s is None else self._over_s
+            if self._over_s >= limits.patience_s:
+                return Decision(Verdict.KILL, "hard limit")
+        else:
+            self._over_s = None
+        if self._asked_s is not None:
+            return Decision(Verdict.KILL, "grace passed") if self._asked_s >= limits.grace_s else KEEP
+        if reason := self._grown(level, trend):
+            self.ask()
+            return Decision(Verdict.RECYCLE, reason)
+        return KEEP
+
+    def over(self, level: int) -> bool:
+        """Whether the level asks for a recycling: above the soft limit, and above what the worker was born with."""
+        soft = self.limits.soft
+        return soft is not None and level >= soft and level >= self.base * (1 + self.limits.min_gain)
+
+    def _count(self, now: float) -> None:
+        step = 0.0 if self._last is None else min(max(now - self._last, 0.0), self._max_step_s)
+        self._last = now
+        if self._asked_s is not None:
+            self._asked_s += step
+        if self._over_s is not None:
+            self._over_s += step
+
+    def _grown(self, level: int, trend: Slope | None) -> str:
+        limits = self.limits
+        if self.over(level):
+            return "soft limit"
+        large = level >= self.base * (1 + limits.min_gain) and level >= (limits.soft or limits.hard or level) * 0.8
+        if trend is not None and limits.hard is not None and large:
+            left_s = trend.reaches(limits.hard, level)
+            return "slope" if left_s is not None and left_s <= limits.ahead_s else ""
+        return ""
+
+
+class BackOff:
+    """How long to wait before a worker is started again: at once after a healthy life, longer after each short one.
+
+    A life below ``healthy_s`` that ended by itself is short; the wait doubles from ``first_s`` up to ``max_s``.
+    """
+
+    def __init__(self, *, first_s: float = 1.0, max_s: float = 300.0, healthy_s: float = 30.0) -> None:
+        check_bound("first_s", first_s, where="back-off")
+        check_bound("max_s", max_s, where="back-off")
+        self._first_s, self._max_s, self._healthy_s = first_s, max_s, healthy_s
+        self.short = 0
+
+    def after(self, life_s: float, *, failed: bool) -> float:
+        """Seconds to wait after a life of ``life_s``; a clean end (``failed`` false) after a healthy life waits not."""
+        if life_s >= self._healthy_s or (not failed and life_s >= self._first_s):
+            self.short = 0
+            return 0.0 if not failed else self._first_s
+        self.short += 1
+        return min(self._first_s * 2.0 ** min(self.short - 1, 30), self._max_s)

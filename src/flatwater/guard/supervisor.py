@@ -1,0 +1,331 @@
+"""``flatwater guard``: stands around any worker command, recycles it by memory and replaces it when it ends."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import selectors
+import shutil
+import signal
+import socket
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from flatwater.bounded import check_bound
+from flatwater.bounded.notify import Notifier
+from flatwater.guard.channel import EVIDENCE, VARIABLE, Killed
+from flatwater.guard.flight import dead, read, started
+from flatwater.guard.instance import Instance, tree
+from flatwater.guard.language import warm_signal
+from flatwater.guard.policy import BackOff, Limits, Verdict
+from flatwater.guard.record import Record
+from flatwater.memory import procfs
+
+log = logging.getLogger("flatwater.guard")
+
+_PR_SET_CHILD_SUBREAPER = 36
+_TICK_S = 0.25
+_FORWARDED = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH)
+
+
+class _Slot:
+    """A place for one worker: the one that runs there, the one that leaves, and when the next may start."""
+
+    def __init__(self, number: int, back_off: BackOff) -> None:
+        self.number = number
+        self.back_off = back_off
+        self.current: Instance | None = None
+        self.leaving: list[Instance] = []
+        self.next = 0.0
+
+    def instances(self) -> list[Instance]:
+        return [*([self.current] if self.current else []), *self.leaving]
+
+
+class Supervisor:
+    """Supervises ``count`` workers of one command until a signal ends it; :meth:`run` does not return before.
+
+    ``limits`` hold for each worker's process tree (PSS); what is missing of them follows from the control group, a
+    ``count``-th part each. With ``overlap`` a replacement starts before the old one is asked to stop, if there is
+    room. A task whose process was killed ``quarantine_after`` times is refused by the integrations from then on.
+    SIGTERM and SIGINT: warm stop of all, a second one kills; SIGHUP: recycle all, one after another.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        *,
+        record: Record,
+        limits: Limits | None = None,
+        count: int = 1,
+        overlap: bool = False,
+        quarantine_after: int = 3,
+        warm: signal.Signals | None = None,
+        back_off: Callable[[], BackOff] = BackOff,
+    ) -> None:
+        check_bound("count", count, where="guard")
+        check_bound("quarantine_after", quarantine_after, where="guard")
+        self._command, self._record, self._overlap = list(command), record, overlap
+        group = procfs.cgroup()
+        self._group = group
+        room = group.limit // count if group is not None and group.limit is not None else None
+        self.limits = (limits or Limits()).within(room)
+        self._quarantine_after = quarantine_after
+        self._warm = warm or warm_signal(command)
+        self._slots = [_Slot(number, back_off()) for number in range(count)]
+        self._folder = Path(tempfile.mkdtemp(prefix="flatwater-guard-"))
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+        self._socket.bind(str(self._folder / "socket"))
+        self._notifier = Notifier()
+        self._stopping = 0
+        self._deaths: dict[int, str] = {}  # pids whose end was announced or made by us, and why
+        self._evidence: dict[int, dict[str, Any]] = {}  # the last of each living pid
+        self._quarantined: list[str] | None = None
+        self._notes = 0
+        self.starts = 0
+        self.ends: dict[str, int] = {}
+
+    def run(self) -> int:
+        """Supervise; the exit status is 0 after a stop that left no task behind, else 1."""
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)  # orphans of workers come to us to be reaped
+        reader, writer = socket.socketpair()
+        writer.setblocking(False)
+        reader.setblocking(False)
+        before = self._handle_signals()
+        wake = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+        try:
+            with selectors.DefaultSelector() as selector:
+                selector.register(self._socket, selectors.EVENT_READ)
+                selector.register(reader, selectors.EVENT_READ)
+                self._record.add(
+                    "guard", os.getpid(), command=self._command, limits=msgspec.structs.asdict(self.limits)
+                )
+                self._news()
+                self._loop(selector, reader)
+        finally:
+            for instance in self.instances():  # only after an error: nobody would look after them
+                instance.kill("the guard failed")
+            signal.set_wakeup_fd(wake)
+            for number, handler in before.items():
+                signal.signal(number, handler)
+            for end in (reader, writer, self._socket):
+                end.close()
+            shutil.rmtree(self._folder, ignore_errors=True)
+        return 0 if not any(self.ends.get(reason) for reason in ("killed", "oom", "lost")) else 1
+
+    def instances(self) -> list[Instance]:
+        """All workers, those that leave included."""
+        return [instance for slot in self._slots for instance in slot.instances()]
+
+    def _handle_signals(self) -> dict[int, Any]:
+        def note(number: int, _: object) -> None:
+            if number in (signal.SIGTERM, signal.SIGINT):
+                self._stopping += 1
+            elif number == signal.SIGHUP:
+                for instance in self.instances():
+                    instance.wanted = "asked by SIGHUP"
+            elif number != signal.SIGCHLD:
+                for instance in self.instances():
+                    instance.send(signal.Signals(number))
+
+        numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD, *_FORWARDED)
+        return {number: signal.signal(number, note) for number in numbers}
+
+    def _loop(self, selector: selectors.BaseSelector, reader: socket.socket) -> None:
+        ready = False
+        while True:
+            self._reap()
+            self._receive()
+            now = time.monotonic()
+            for slot in self._slots:
+                self._tend(slot, now)
+            self._bury()
+            self._news()
+            self._notifier.alive()
+            if not ready and all(slot.current for slot in self._slots):
+                ready = True
+                self._notifier.ready(f"{len(self._slots)} workers")
+            if self._stopping and not self.instances():
+                self._record.add("end", os.getpid())
+                return
+            selector.select(_TICK_S)
+            with suppress(BlockingIOError):
+                reader.recv(4096)
+
+    def _tend(self, slot: _Slot, now: float) -> None:
+        for instance in slot.instances():
+            if instance.process.returncode is not None:
+                self._ended(slot, instance, now)
+            else:
+                self._judge(slot, instance, now)
+        if self._stopping:
+            for instance in slot.instances():
+                instance.stop("stop")
+                if self._stopping > 1:
+                    instance.kill("asked twice")
+        elif slot.current is None and now >= slot.next and (self._overlap or not slot.leaving):
+            self._start(slot)
+
+    def _start(self, slot: _Slot) -> None:
+        environment = {**os.environ, VARIABLE: str(self._folder / "socket")}
+        if from_bytes := self.limits.soft or int(0.8 * (self.limits.hard or 0)):
+            environment[EVIDENCE] = str(from_bytes)
+        for name in ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"):  # systemd's word is with the supervisor
+            environment.pop(name, None)
+        try:
+            slot.current = Instance(self._command, environment, self._warm)
+        except OSError as error:
+            slot.next = time.monotonic() + slot.back_off.after(0, failed=True)
+            self._record.add("unstartable", 0, slot=slot.number, error=str(error))
+            log.error("%s cannot be started: %s", self._command[0], error)
+            return
+        self.starts += 1
+        self._record.add("start", slot.current.pid, slot=slot.number)
+        log.info("worker %d started, pid %d", slot.number, slot.current.pid)
+
+    def _judge(self, slot: _Slot, instance: Instance, now: float) -> None:
+        decision = instance.judge(self.limits, now)
+        if decision is None:
+            return
+        if decision.verdict is Verdict.KILL:
+            self._kill(instance, decision.reason)
+        elif decision.verdict is Verdict.RECYCLE:
+            instance.wanted = decision.reason
+            self._record.add("limit", instance.pid, reason=decision.reason, level=instance.level, soft=self.limits.soft)
+        if instance.wanted and not instance.leaving and self._may_leave(slot):
+            if self._overlap and slot.current is instance and self._room_for(instance):
+                slot.leaving.append(instance)
+                slot.current = None
+                self._start(slot)
+            log.warning("worker %d (pid %d): %s, warm stop", slot.number, instance.pid, instance.wanted)
+            instance.stop(instance.wanted)
+
+    def _may_leave(self, slot: _Slot) -> bool:
+        """Never fewer workers than configured, less one."""
+        return self._overlap or all(
+            other.current is not None and not other.current.leaving for other in self._slots if other is not slot
+        )
+
+    def _room_for(self, instance: Instance) -> bool:
+        """Whether a replacement fits beside those that run, taking as much as this one did at its start."""
+        group = procfs.cgroup()
+        if group is None or group.limit is None or group.used is None:
+            return True
+        return group.used + (instance.policy.base if instance.policy else 0) < 0.95 * group.limit
+
+    def _kill(self, instance: Instance, reason: str) -> None:
+        if not instance.killed:
+            for pid in tree(instance.pid):
+                self._deaths[pid] = reason
+            self._record.add("kill", instance.pid, reason=reason, level=instance.level, hard=self.limits.hard)
+            log.error("pid %d killed: %s at %d MiB", instance.pid, reason, instance.level >> 20)
+            instance.kill(reason)
+
+    def _ended(self, slot: _Slot, instance: Instance, now: float) -> None:
+        ending = instance.ending()
+        if instance.pid in self._deaths and ending.reason == "lost":
+            ending = msgspec.structs.replace(ending, reason="killed", detail=f"by itself: {self._deaths[instance.pid]}")
+        life_s = now - instance.born
+        if slot.current is instance:
+            slot.current = None
+            slot.next = now + slot.back_off.after(life_s, failed=ending.failed)
+        else:
+            slot.leaving.remove(instance)
+        self.ends[ending.reason] = self.ends.get(ending.reason, 0) + 1
+        self._record.add(
+            "end", instance.pid, slot=slot.number, reason=ending.reason, detail=ending.detail, life_s=round(life_s, 2),
+            highest=instance.highest, level=instance.last,
+            base=instance.policy.base if instance.policy else 0, wait_s=round(max(slot.next - now, 0.0), 2),
+        )  # fmt: skip
+        log.log(logging.WARNING if ending.failed else logging.INFO, "pid %d: %s", instance.pid, ending.detail)
+        if ending.failed:
+            self._deaths.setdefault(instance.pid, ending.detail)
+
+    def _reap(self) -> None:
+        """All children that have ended: workers, and orphans of workers that fell to us."""
+        known = {instance.pid: instance for instance in self.instances()}
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            code = os.waitstatus_to_exitcode(status)
+            if pid in known:
+                known[pid].process.returncode = code
+            elif code < 0:
+                self._deaths.setdefault(pid, f"died of signal {-code}")
+
+    def _receive(self) -> None:
+        for _ in range(1000):  # then the workers are looked at again, however much is told
+            try:
+                data = self._socket.recv(1 << 16)
+            except BlockingIOError:
+                return
+            with suppress(msgspec.MsgspecError, KeyError, TypeError):
+                self._told(msgspec.json.decode(data, type=dict[str, Any]))
+
+    def _told(self, message: dict[str, Any]) -> None:
+        topic, pid = message.pop("t"), int(message.pop("pid"))
+        if topic == "table":
+            self._record.table(pid, started(pid), message["kind"], message["rows"])
+            return
+        if topic == "evidence":
+            self._evidence[pid] = message
+        elif topic == "died":
+            self._deaths[pid] = message["reason"]
+        elif topic == "leaving":
+            for instance in self.instances():
+                if instance.pid == pid:
+                    instance.leaving = message["reason"]
+                    if instance.policy is not None:
+                        instance.policy.ask()
+        self._record.add(topic, pid, **message)
+
+    def _bury(self) -> None:
+        """Flight files of dead processes: the tasks that died with them."""
+        for pid, path in dead(self._folder):
+            flights = read(path)
+            path.unlink(missing_ok=True)
+            group = procfs.cgroup()
+            oom = group is not None and self._group is not None and group.oom_kills > self._group.oom_kills
+            reason = self._deaths.pop(pid, "killed by the kernel for memory" if oom else "")
+            self._group = group
+            seen = self._evidence.pop(pid, {})
+            for flight in flights:
+                if not reason:
+                    self._record.add("interrupted", pid, name=flight.name, id=flight.id)
+                    continue
+                note = Killed(
+                    kind=flight.kind, name=flight.name, id=flight.id, reason=reason, peak=seen.get("peak"),
+                    limit=self.limits.hard or seen.get("limit"), holders=seen.get("holders", ""),
+                )  # fmt: skip
+                self._mourn(pid, note)
+
+    def _mourn(self, pid: int, note: Killed) -> None:
+        log.error("%s", note)
+        self._record.add("killed", pid, **msgspec.structs.asdict(note))
+        self._notes += 1
+        draft = self._folder / f"draft-{self._notes}"
+        draft.write_bytes(msgspec.json.encode(note))
+        draft.rename(self._folder / f"killed-{self._notes}.json")
+        if self._record.kill(note.name, self._quarantine_after):
+            self._record.add("quarantined", pid, name=note.name)
+            log.error("%s is quarantined; to release it: flatwater guard release %s", note.name, note.name)
+
+    def _news(self) -> None:
+        """Tell the workers what is quarantined, when that has changed (by us, or by ``flatwater guard release``)."""
+        names = self._record.quarantined()
+        if names != self._quarantined:
+            self._quarantined = names
+            draft = self._folder / "quarantine.draft"
+            draft.write_bytes(msgspec.json.encode(names))
+            draft.rename(self._folder / "quarantine.json")

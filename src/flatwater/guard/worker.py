@@ -1,0 +1,349 @@
+"""What every integration does around a task: measure, trim, refuse what is quarantined, ask to be recycled."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from threading import get_ident
+from typing import Any
+
+import msgspec
+
+from flatwater.bounded import Usage
+from flatwater.errors import FlatwaterError
+from flatwater.guard.channel import EVIDENCE, Channel, Killed, supervised
+from flatwater.guard.flight import FlightFile
+from flatwater.guard.gauge import Gauge
+from flatwater.guard.policy import Limits, Policy, Verdict
+from flatwater.guard.table import Row, Table
+from flatwater.guard.turn import Turn
+from flatwater.memory import heap
+from flatwater.memory.expect import Expectation, Retained
+from flatwater.memory.trim import Trimmer, holders
+
+log = logging.getLogger("flatwater.guard")
+
+_TICK_S, _NEWS_S, _REPORT_S = 0.1, 1.0, 5.0
+_PEAK_BYTES = 16 << 20  # a peak that stands so far above the level hides those of later tasks: begin a new one
+
+
+class Quarantined(FlatwaterError):
+    """The task is quarantined: the processes that ran it were killed again and again."""
+
+    code = "quarantined"
+
+
+class MemoryKilled(FlatwaterError):
+    """The task was killed for memory."""
+
+    code = "memory_killed"
+
+
+class WorkerStatistics(Usage, frozen=True, kw_only=True):
+    """``size`` tasks run now; tasks ended, refused; the level and the first level in bytes; what trims gave back."""
+
+    ended: int
+    refused: int
+    level: int
+    base: int
+    leaving: bool
+    trims: int
+    trimmed: int
+    trim_s: float
+
+
+class _Call:
+    __slots__ = ("alone", "before", "began", "id", "mark", "name", "peak", "slot")
+
+    def __init__(self, name: str, id: str, before: int, mark: int, alone: bool) -> None:
+        self.name, self.id, self.before, self.mark, self.alone = name, id, before, mark, alone
+        self.began = time.monotonic()
+        self.peak, self.slot = before, -1
+
+
+class Worker:
+    """The guard inside a worker process; made once, before a pool forks, and begun anew in each child by itself.
+
+    ``on_recycle(reason)`` asks the host for its warm stop; ``on_killed(note)`` writes a killed task's result.
+    ``collect=False`` leaves out collections and trims. ``turn`` lets pool processes leave one after another.
+    Call ``begin`` and ``end`` in the thread (or greenlet) that runs the task.
+    """
+
+    kind = "guard"
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        limits: Limits,
+        on_recycle: Callable[[str], object],
+        on_killed: Callable[[Killed], object] | None = None,
+        on_tick: Callable[[], object] | None = None,
+        collect: bool = True,
+        turn: Turn | None = None,
+        max_names: int = 64,
+        max_running: int = 10_000,
+    ) -> None:
+        self.name = name
+        self.limits = limits
+        self.turn = turn
+        self._on_recycle, self._on_killed, self._on_tick = on_recycle, on_killed, on_tick
+        self._collect, self._max_names, self._max_running = collect, max_names, max_running
+        self._made_in = os.getpid()
+        self._pid = 0
+        self._starting = threading.Lock()
+        self._gauge: Gauge | None = None
+        self._channel: Channel | None = None
+        self._flight: FlightFile | None = None
+        self._reset()
+
+    def start(self) -> None:
+        """Begin watching in this process, if that is not done: called by ``begin``, and by hosts that may be idle."""
+        with self._starting:
+            if os.getpid() != self._pid:
+                self._begin_anew()
+                atexit.register(self.close)  # the last report; children of a pool are closed by their integration
+
+    def begin(self, name: str, id: str) -> None:
+        """A task begins in this thread. Raises Quarantined, and then ``end`` must not be called."""
+        if os.getpid() != self._pid:
+            self.start()
+        if self._quarantine:
+            self.admit(name)
+        running, gauge = self._running, self._gauge
+        assert gauge is not None  # start has made it
+        call = _Call(name, id, gauge.rss(), gauge.peak(), not running)
+        if running:
+            for other in list(running.values()):
+                other.alone = False
+        running[get_ident()] = call
+        if self._flight is not None:
+            call.slot = self._flight.put(name, id)
+
+    def admit(self, name: str) -> None:
+        """Raises Quarantined for a task that must not run."""
+        if os.getpid() != self._pid:
+            self.start()
+        if name in self._quarantine:
+            self._refused += 1
+            raise Quarantined(name, hint="flatwater guard release " + name)
+
+    def end(self, *, failed: bool = False) -> None:
+        """The task of this thread has ended; may ask the host for its warm stop."""
+        call = self._running.pop(get_ident(), None)
+        gauge = self._gauge
+        if call is None or gauge is None or self._pid != os.getpid():
+            return
+        now, after, mark = time.monotonic(), gauge.rss(), gauge.peak()
+        peak = max(mark if mark > call.mark else call.peak, call.before, after)
+        if after >= self._trimmer.threshold and self._collect and self._trimmer.offer(after) is not None:
+            after = gauge.rss()
+        if mark - after > _PEAK_BYTES and not self._running:
+            gauge.reset_peak()
+        self._table.add(
+            call.name, now=now, seconds=now - call.began, before=call.before, after=after, peak=peak,
+            alone=call.alone, failed=failed,
+        )  # fmt: skip
+        if self._flight is not None:
+            self._flight.clear(call.slot)
+        self._ended += 1
+        self._level = after
+        if self.limits.soft is not None and after >= self.limits.soft:
+            self._consider(after)
+
+    @property
+    def forked(self) -> bool:
+        """Whether this process is a child of the one in which the guard was installed."""
+        return os.getpid() != self._made_in
+
+    def rows(self) -> tuple[Row, ...]:
+        """The table of tasks."""
+        return self._table.rows()
+
+    def statistics(self) -> WorkerStatistics:
+        return WorkerStatistics(
+            size=len(self._running),
+            bound=self._max_running,
+            ended=self._ended,
+            refused=self._refused,
+            level=self._level,
+            base=self._policy.base,
+            leaving=self.leaving,
+            trims=self._trimmer.count,
+            trimmed=self._trimmer.freed,
+            trim_s=self._trimmer.seconds,
+        )
+
+    def close(self) -> None:
+        """Report a last time and end the watching thread. Closing twice is allowed."""
+        if self._pid != os.getpid():
+            return
+        atexit.unregister(self.close)
+        self._stop.set()
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join()
+        self._report()
+        self._let_go()
+        self._pid = 0
+
+    def _reset(self) -> None:
+        self._running: dict[int, _Call] = {}
+        self._table = Table(max_names=self._max_names)
+        self._trimmer = Trimmer()
+        self._policy = Policy(self.limits, base=0)
+        self._quarantine: frozenset[str] = frozenset()
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._ended = self._refused = self._level = self._told = self._witnessed = 0
+        self._next_private = -float("inf")
+        self.leaving = False
+        self._evidence = ""
+        self._evident = float("inf")
+        self.expectation = Expectation(
+            self.name, max_pending=100, min_collect_s=30, min_graph_s=120, on_retained=self._retained
+        )
+
+    def _begin_anew(self) -> None:
+        """In a fresh process, or after a fork: nothing of the parent's counts, its files are not ours."""
+        self._let_go()
+        self._reset()
+        self._gauge = Gauge()
+        self._channel = supervised()
+        self._flight = FlightFile(self._channel.folder, self.name) if self._channel else None
+        self._level = self._gauge.private() if self.forked else self._gauge.rss()
+        self._policy = Policy(self.limits, base=self._level)
+        self._trimmer.offer(self._gauge.rss())
+        told = os.environ.get(EVIDENCE, "") if self._channel else ""
+        self._evident = min(self.limits.soft or float("inf"), float(told or "inf"))
+        self._news()
+        self._thread = threading.Thread(target=self._watch, name="flatwater-guard", daemon=True)
+        self._thread.start()
+        self._pid = os.getpid()  # last: other threads go on as soon as they see it
+
+    def _let_go(self) -> None:
+        for part in (self._flight, self._channel, self._gauge):
+            if part is not None:
+                part.close()
+        self._flight = self._channel = self._gauge = None
+
+    def _consider(self, rss: int) -> None:
+        """Above the soft limit by RSS; a forked child is judged by what is its own."""
+        if self.leaving or (level := self._own(rss)) is None:
+            return
+        self._level = level
+        if self._policy.over(level) and (self.turn is None or not self.forked or self.turn.take()):
+            self.leaving = True
+            self._policy.ask()
+            log.warning("%s: %s, above the soft limit of %s: leaving", self.name, mib(level), mib(self.limits.soft))
+            self._send("leaving", reason="soft limit", level=level, base=self._policy.base, ended=self._ended)
+            self._report()
+            self._on_recycle("soft limit")
+
+    def _own(self, rss: int) -> int | None:
+        """The level in bytes; None when it was measured a moment ago (the measure takes 1 ms per 100 MB)."""
+        assert self._gauge is not None
+        if not self.forked:
+            return rss
+        now = time.monotonic()
+        if now < self._next_private:
+            return None
+        level = self._gauge.private()
+        self._next_private = time.monotonic() + 20 * (time.monotonic() - now)
+        return level
+
+    def _watch(self) -> None:
+        news = report = time.monotonic()
+        while not self._stop.wait(_TICK_S):
+            try:
+                self._look()
+                now = time.monotonic()
+                if now >= news + _NEWS_S:
+                    news = now
+                    self._news()
+                    self.expectation.check()
+                if now >= report + _REPORT_S:
+                    report = now
+                    self._report()
+            except Exception:
+                log.exception("%s: the watching thread goes on after", self.name)
+
+    def _look(self) -> None:
+        gauge = self._gauge
+        if gauge is None:
+            return
+        rss = gauge.rss()
+        for call in list(self._running.values()):
+            if rss > call.peak:
+                call.peak = rss
+        if self._on_tick is not None:
+            self._on_tick()
+        limits = self.limits
+        if self._running and rss >= self._evident and rss > self._witnessed * 1.25:
+            self._witness(rss)
+        if self._running and not self.forked and limits.soft is not None and rss >= limits.soft:
+            self._consider(rss)
+        if limits.hard is not None and self._policy.judge(rss, time.monotonic()).verdict is Verdict.KILL:
+            self._die(rss)
+
+    def _witness(self, rss: int) -> None:
+        """Tell who holds the memory while there is somebody to tell it."""
+        self._witnessed = rss
+        self._evidence = evidence()
+        tasks = [(call.name, call.id) for call in list(self._running.values())]
+        limit = self.limits.hard or self.limits.soft
+        self._send("evidence", kind=self.name, tasks=tasks[:20], peak=rss, limit=limit, holders=self._evidence)
+
+    def _die(self, rss: int) -> None:
+        """The hard limit: write it into the results of the tasks in flight, and end."""
+        self._witness(rss)
+        notes = [
+            Killed(kind=self.name, name=call.name, id=call.id, reason="hard limit", peak=max(call.peak, rss),
+                   limit=self.limits.hard, holders=self._evidence)
+            for call in list(self._running.values())
+        ]  # fmt: skip
+        for note in notes:
+            log.critical("%s", note)
+            if self._on_killed is not None:
+                self._on_killed(note)
+        self._send("died", kind=self.name, reason="hard limit", level=rss)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def _news(self) -> None:
+        if self._channel is None:
+            return
+        self._quarantine = self._channel.quarantine()
+        if self._on_killed is not None:
+            for note in self._channel.killed(self.name):
+                log.error("%s", note)
+                self._on_killed(note)
+
+    def _retained(self, found: Retained) -> None:
+        self._send("retained", kind=self.name, **msgspec.structs.asdict(found))
+
+    def _report(self) -> None:
+        if self._channel is None or self._told == self._ended:
+            return
+        self._told = self._ended
+        rows = [msgspec.structs.asdict(row) for row in self.rows()]
+        self._send("table", kind=self.name, rows=rows, **msgspec.structs.asdict(self.statistics()))
+
+    def _send(self, topic: str, /, **fields: Any) -> None:
+        if self._channel is not None:
+            self._channel.send(topic, **fields)
+
+
+def evidence(max_types: int = 3) -> str:
+    """Who holds this process's memory, in one line: the largest types and the allocators."""
+    types = heap.census("all").types[:max_types]
+    objects = ", ".join(f"{row.count:,} {row.type} ({row.bytes / (1 << 20):.0f} MiB)" for row in types)
+    return f"{objects}; {holders()}"
+
+
+def mib(size: int | None) -> str:
+    """A size for people."""
+    return "no limit" if size is None else f"{size / (1 << 20):.0f} MiB"

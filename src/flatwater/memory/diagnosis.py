@@ -1,0 +1,339 @@
+"""From a process to an answer: does it grow, what grows, who holds it, who made it, what to do.
+
+:func:`diagnose` composes the instruments over a :class:`~flatwater.memory.target.Target`. It watches for two thirds of
+the window, asks a snapshot's graph who the owners are, and traces the rest of the window. No value of the process's
+data is in a :class:`Diagnosis`: types, names, sizes and counts only, unless ``values`` was asked for.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from flatwater.memory import evidence, growth, suspect
+from flatwater.memory import target as targets
+from flatwater.memory.advice import Advice, Facts, advise
+from flatwater.memory.evidence import Ends, Outside, Room
+from flatwater.memory.growth import Growing, GrowingType, Observation
+from flatwater.memory.heap_graph import Graph
+from flatwater.memory.heap_model import Census, Edge, HeapError
+from flatwater.memory.signature import signature
+from flatwater.memory.suspect import Suspect
+from flatwater.memory.target import Target
+from flatwater.memory.verdict import Evidence, Part, Verdict, idle_collector, judge
+from flatwater.memory.work import RUNNING
+
+LOOK_SHARE = 0.65
+"""Part of the window in which nothing but looking happens; tracing, which itself takes memory, has the rest."""
+MAX_WATCHED = 12
+MAX_CENSUS_BLOCKS = 6_000_000
+"""Above this many blocks the two full censuses would stop the process too long."""
+TYPES_ASKED = 3
+SWELLING = 128 << 10
+"""Bytes that a buffer must gain in the window to be a suspect."""
+INSTANCES = 16
+
+Progress = Callable[[str, float], None]
+
+
+class Finding(msgspec.Struct, frozen=True, kw_only=True):
+    """A suspect with all that is known of it; ``makers`` is its row of ``watch`` or ``types_made``."""
+
+    suspect: Suspect
+    makers: dict[str, Any]
+    per: dict[str, Any] | None
+    advice: Advice | None
+    signature: str
+
+
+class Diagnosis(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer. ``notes`` say what could not be seen; ``took_s`` counts from attached to answered."""
+
+    pid: int
+    name: str
+    python: str
+    window_s: float
+    took_s: float
+    paused_s: float
+    verdict: Verdict
+    findings: tuple[Finding, ...]
+    advice: Advice | None
+    signature: str
+    notes: tuple[str, ...] = ()
+    trimmed: tuple[int, int] | None = None
+    pools: tuple[dict[str, Any], ...] = ()
+
+    @property
+    def command(self) -> str:
+        """What runs the same diagnosis again."""
+        return f"flatwater diagnose {self.pid} --for {self.window_s:g}s"
+
+
+def diagnose(
+    target: Target,
+    seconds: float = 10.0,
+    *,
+    trace: bool = True,
+    trim: bool = False,
+    values: bool = False,
+    max_suspects: int = 5,
+    progress: Progress | None = None,
+) -> Diagnosis:
+    """Diagnose a process. Blocks for ``seconds`` and for what the graph takes (2 s at a million objects).
+
+    ``trace=False`` leaves out who made the items; ``trim`` lets malloc give back what is free and says how much that
+    was; ``values`` shows dict keys in paths. ``progress`` hears a phase and the part of the work that is done.
+    Raises FlatwaterError or HeapError with the remedy, among them that the process has ended.
+    """
+    return _Diagnosing(target, seconds, trace, trim, values, max_suspects, progress or (lambda phase, part: None)).run()
+
+
+class _Diagnosing:
+    def __init__(
+        self,
+        target: Target,
+        seconds: float,
+        trace: bool,
+        trim: bool,
+        values: bool,
+        max_suspects: int,
+        progress: Progress,
+    ) -> None:
+        self.target, self.seconds, self.progress = target, seconds, progress
+        self.trace, self.trim, self.values, self.max_suspects = trace, trim, values, max_suspects
+        self.notes: list[str] = []
+
+    def run(self) -> Diagnosis:
+        began = time.monotonic()
+        who = self.target.ask("hello")
+        done = self.target.ask("work_done")
+        self.progress("watching it grow", 0.05)
+        begin = self._end()
+        with Outside(self.target.pid) as outside:
+            seen = growth.observe(self.target, self.seconds * (LOOK_SHARE if self.trace else 1.0))
+        end = self._end()
+        work = self._work(done)
+        rows, kinds = growth.growing(seen), growth.growing_types(seen)
+        self.progress("asking who holds it", 0.65)
+        found, garbage = self._owners(rows, kinds, seen, begin, end)
+        held = sum(one.bytes_per_s for one in found if not one.weak and not one.unreachable)
+        facts = evidence.assemble(
+            outside.points,
+            seen,
+            begin,
+            end,
+            [one for one in found if not one.unreachable],
+            Room(self.target.pid),
+            container_per_s=held,
+            garbage=garbage,
+        )
+        self.facts = facts
+        verdict = judge(facts)
+        found = self._relevant(found, verdict, facts)
+        self.progress("tracing who makes it", 0.75)
+        makers = self._makers(found)
+        findings = tuple(
+            self._finding(one, makers.get(at, {}), verdict, work, seen.seconds) for at, one in enumerate(found)
+        )
+        trimmed = self._trim() if self.trim else None
+        advice = _verdict_advice(verdict, facts)
+        self.progress("done", 1.0)
+        if seen.missing:
+            self.notes.append(seen.missing)
+        return Diagnosis(
+            pid=self.target.pid,
+            name=evidence.name_of(self.target.pid),
+            python=who["python"],
+            window_s=self.seconds,
+            took_s=time.monotonic() - began,
+            paused_s=seen.paused_s,
+            verdict=verdict,
+            findings=findings,
+            advice=advice,
+            signature=findings[0].signature if findings else signature(verdict.kind, "", "", ""),
+            notes=tuple(self.notes),
+            trimmed=trimmed,
+        )
+
+    def _end(self) -> Ends:
+        usage = self.target.ask("usage", shares=False)
+        census: Census | None = None
+        if usage["blocks"] <= MAX_CENSUS_BLOCKS:
+            census = targets.census(self.target, scope="all")
+            if census.missing:
+                self.notes.append(census.missing)
+                self.notes = list(dict.fromkeys(self.notes))
+        return evidence.ends(self.target.pid, census, usage)
+
+    def _work(self, before: dict[str, dict[str, int]]) -> dict[str, dict[str, int]]:
+        """What was completed in the window, by unit and name, and what ran at its beginning and its end."""
+        after = self.target.ask("work_done")
+        found = {
+            unit: {name: count - before.get(unit, {}).get(name, 0) for name, count in row.items()}
+            for unit, row in after.items()
+            if unit != RUNNING
+        }
+        running = {
+            name: min(count, before.get(RUNNING, {}).get(name, 0)) for name, count in after.get(RUNNING, {}).items()
+        }
+        return {**found, RUNNING: running} if running else found
+
+    def _owners(
+        self, rows: list[Growing], kinds: list[GrowingType], seen: Observation, begin: Ends, end: Ends
+    ) -> tuple[list[Suspect], tuple[int, int]]:
+        """Suspects with their owners, and the garbage, from one snapshot; nothing is asked when nothing grows."""
+        blocks = [usage["blocks"] for _, usage in seen.usage]
+        idle = not end.usage["collector"]["enabled"] or end.usage["collector"]["frozen"] > 0
+        swelling = None
+        if begin.census is not None and end.census is not None:
+            swelling = suspect.swelling(begin.census, end.census, SWELLING)
+        if not rows and not kinds and not idle and swelling is None and blocks[-1] <= blocks[0]:
+            return [], (0, 0)
+        asked = self._instances(kinds)
+        try:
+            with targets.graph(self.target, values=self.values) as graph:
+                found = suspect.suspects(graph, rows, seconds=seen.seconds, max_suspects=self.max_suspects)
+                found += self._types(graph, kinds, asked, found)
+                if not found and swelling is not None:
+                    buffer = suspect.swollen(graph, swelling, end.at - begin.at)
+                    found += [] if buffer is None else [buffer]
+                waste = graph.garbage()
+                return found, (waste.bytes, waste.count)
+        except HeapError as error:
+            self.notes.append(f"no owners: {error}")
+            return [], (0, 0)
+
+    def _instances(self, kinds: list[GrowingType]) -> dict[str, list[int]]:
+        named = [row for row in kinds if row.type not in _ATOMS][:TYPES_ASKED]
+        return {row.type: self.target.ask("instances", type=row.type, limit=INSTANCES) for row in named}
+
+    def _types(
+        self, graph: Graph, kinds: list[GrowingType], asked: dict[str, list[int]], found: list[Suspect]
+    ) -> list[Suspect]:
+        """Types that no suspect's container explains."""
+        explained: dict[str, int] = {}
+        for one in found:
+            for name, count in (*one.holdings, *one.items.types):
+                explained[name] = max(explained.get(name, 0), count)
+            explained[one.items.type] = max(explained.get(one.items.type, 0), one.items.count)
+        made: list[Suspect] = []
+        for row in kinds:
+            if row.type not in asked or explained.get(row.type, 0) >= 0.2 * row.count or len(made) >= TYPES_ASKED:
+                continue
+            rates = (row.growth_per_s, row.low, row.high, row.bytes_per_s)
+            one = suspect.by_type(graph, row.type, rates, row.count, asked[row.type])
+            if one.path is not None and (not found or one.bytes_per_s > found[0].bytes_per_s):
+                made.append(one)
+        return made
+
+    def _relevant(self, found: list[Suspect], verdict: Verdict, facts: Evidence) -> list[Suspect]:
+        if verdict.kind == "plateau":
+            return []
+        kept = [one for one in found if not one.weak] or found
+        if verdict.kind == "thread-stacks":
+            return kept[:2]
+        least = 0.02 * max((one.bytes_per_s for one in kept), default=0.0)
+        kept = [one for one in kept if one.bytes_per_s >= least]
+        return sorted(kept, key=lambda one: -one.bytes_per_s)[: self.max_suspects]
+
+    def _makers(self, found: list[Suspect]) -> dict[int, dict[str, Any]]:
+        """By suspect's place: its row of ``watch``, or of ``types_made`` for a type."""
+        if not self.trace or not found:
+            return {}
+        seconds = self.seconds * (1 - LOOK_SHARE)
+        addresses = {one.addresses[0]: at for at, one in reversed(tuple(enumerate(found))) if one.addresses}
+        inner = {extra: at for at, one in enumerate(found) for extra in one.addresses[1:4]}
+        wanted = {**inner, **addresses}
+        made: dict[int, dict[str, Any]] = {}
+        try:
+            if wanted:
+                told = self.target.ask("watch", addresses=list(wanted)[-MAX_WATCHED:], seconds=seconds)
+                for row in told["containers"]:
+                    at = wanted[row["address"]]
+                    if row.get("grew", 0) > made.get(at, {}).get("grew", -1):
+                        made[at] = row
+            types = {one.type: at for at, one in enumerate(found) if one.what == "type"}
+            if types:
+                told = self.target.ask("types_made", seconds=min(seconds, 3.0), types=list(types))
+                made |= {types[row["type"]]: row for row in told["types"]}
+        except HeapError as error:
+            self.notes.append(f"makers unknown: {error}")
+        return made
+
+    def _finding(
+        self, one: Suspect, makers: dict[str, Any], verdict: Verdict, work: dict[str, dict[str, int]], seconds: float
+    ) -> Finding:
+        inserted = makers.get("inserted_at") or makers.get("allocated_at") or []
+        function = inserted[0]["function"] if inserted else ""
+        return Finding(
+            suspect=one,
+            makers={key: value for key, value in makers.items() if key != "address"},
+            per=per(one, work, seconds),
+            advice=_verdict_advice(verdict, self.facts)
+            if one.unreachable or (verdict.kind == "thread-stacks" and one.owner.startswith("threading."))
+            else advise(_facts(one, makers)),
+            signature=signature(
+                "cyclic-garbage" if one.unreachable else "python-objects", one.owner, one.items.type, function
+            ),
+        )
+
+    def _trim(self) -> tuple[int, int]:
+        told = self.target.ask("trim")
+        return told["before"], told["after"]
+
+
+_ATOMS = ("str", "bytes", "int", "float", "tuple", "dict", "list", "set", "cell", "frame", "type", "object")
+
+
+def per(one: Suspect, work: dict[str, dict[str, int]], seconds: float) -> dict[str, Any] | None:
+    """Growth per piece of work that was completed in the window: ``{"unit", "name", "count", "items", "bytes"}``.
+
+    Of several sorts that were busy the one completed most often is named; where nothing ended but a task ran all the
+    time, what is held counts for it. None when nobody counts.
+    """
+    item = one.items.type.rpartition(".")[2] or "entry"
+    rows = [(count, unit, name) for unit, names in work.items() for name, count in names.items() if count > 0]
+    rows = [row for row in rows if row[1] != RUNNING] or rows
+    if not rows:
+        return None
+    count, unit, name = max(rows)
+    if unit == RUNNING:  # nothing ended: what there is belongs to what runs
+        items, retained = one.length / count, one.retained / count
+        text = f"{items:,.0f} {item} so far per {name} that runs"
+        return {"unit": unit, "name": name, "count": count, "items": items, "bytes": retained, "text": text}
+    items, retained = one.per_s * seconds / count, one.bytes_per_s * seconds / count
+    label = f"{unit} {name}".strip()
+    text = f"+{items:,.3g} {item} per {label}" if items < 1000 else f"+{items:,.0f} {item} per {label}"
+    return {"unit": unit, "name": name, "count": count, "items": items, "bytes": retained, "text": text}
+
+
+def _facts(one: Suspect, makers: dict[str, Any]) -> Facts:
+    steps = one.path.steps if one.path is not None else ()
+    places = [*(makers.get("inserted_at") or []), *(makers.get("allocated_at") or [])]
+    return Facts(
+        kind="python-objects",
+        owner=one.owner,
+        names=tuple(step.edge.name for step in steps if isinstance(step.edge, Edge) and step.edge.name),
+        types=tuple(step.node.type for step in steps if hasattr(step.node, "type")),
+        container=one.type,
+        items=one.items.type,
+        item_types=tuple(name for name, _ in one.items.types),
+        holdings=dict(one.holdings),
+        length=one.length,
+        coroutines=tuple(row["name"] for row in makers.get("coroutines") or []),
+        functions=tuple(place["function"] for place in places),
+        removes=makers.get("shrank", 0) > makers.get("grew", 0) / 2,
+    )
+
+
+def _verdict_advice(verdict: Verdict, facts: Evidence) -> Advice | None:
+    if verdict.kind in ("plateau", "python-objects"):
+        return None
+    frozen = facts.inner[-1].frozen if facts.inner else 0
+    return advise(Facts(kind=verdict.kind, collector=facts.collector, frozen=frozen))
+
+
+__all__ = ["Diagnosis", "Finding", "Part", "diagnose", "idle_collector"]

@@ -1,0 +1,84 @@
+"""A Celery app with tasks that grow, for a worker in a process of its own; told by environment variables."""
+
+from __future__ import annotations
+
+import os
+import time
+
+from celery import Celery
+
+from flatwater.guard.celery import install
+from flatwater.memory import procfs
+
+MIB = 1 << 20
+app = Celery("inferior", broker=os.environ["INFERIOR_BROKER"], backend=os.environ["INFERIOR_BACKEND"])
+app.conf.update(
+    worker_prefetch_multiplier=4,
+    broker_connection_retry_on_startup=True,
+    task_default_queue=os.environ.get("INFERIOR_QUEUE", "celery"),
+    task_acks_late="INFERIOR_LATE" in os.environ,
+    worker_hijack_root_logger=False,
+)
+KEPT: list[bytearray] = [bytearray(b"x" * MIB) for _ in range(int(os.environ.get("INFERIOR_BORN", "0")))]
+
+
+def limit(name: str) -> int | None:
+    return int(os.environ[name]) * MIB if name in os.environ else None
+
+
+if "INFERIOR_BARE" not in os.environ:
+    guard = install(app, soft=limit("INFERIOR_SOFT"), hard=limit("INFERIOR_HARD"))
+    if "INFERIOR_EXPECT" in os.environ:  # faster than in production, where a collection each 30 s is plenty
+        reset = guard._reset
+
+        def faster() -> None:
+            reset()
+            guard.expectation._min_collect_s = guard.expectation._min_graph_s = 0.5
+
+        guard._reset = faster  # type: ignore[method-assign]
+
+
+def note(*words: object) -> None:
+    with open(os.environ["INFERIOR_DONE"], "a") as file:  # noqa: PTH123
+        file.write(" ".join(map(str, words)) + "\n")
+
+
+@app.task(ignore_result=True)
+def grow(number: int, kib: int, pause_s: float = 0.0) -> None:
+    KEPT.append(bytearray(b"x" * (kib * 1024)))
+    if pause_s:
+        time.sleep(pause_s)
+    note(number, os.getpid(), procfs.memory(shares=False).rss >> 20)
+
+
+@app.task(ignore_result=True)
+def spike(number: int, mib: int) -> None:
+    bytearray(b"x" * (mib * MIB))
+    note(number, os.getpid())
+
+
+@app.task(ignore_result=True)
+def one_ms(number: int = 0) -> None:
+    began = time.perf_counter()
+    while time.perf_counter() - began < 0.001:
+        pass
+
+
+@app.task
+def child() -> None:
+    pass
+
+
+@app.task
+def parent(count: int) -> int:
+    for _ in range(count):
+        child.apply_async()
+    time.sleep(5)
+    return count
+
+
+@app.task
+def eat(mib: int) -> None:
+    kept = [bytearray(b"x" * MIB) for _ in range(mib)]
+    time.sleep(60)
+    kept.clear()

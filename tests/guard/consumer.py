@@ -1,0 +1,75 @@
+"""Huey's consumer in a process of its own, alone or under a command such as ``flatwater guard``."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+HERE = Path(__file__).parent
+
+
+class Consumer:
+    """A consumer in a process of its own, and its tasks to call from here."""
+
+    def __init__(self, folder: Path, storage: str, kind: str, workers: int, *words: str, **variables: object) -> None:
+        self.done = folder / "done"
+        self.log = folder / "log"
+        self.environment = {
+            **{key: value for key, value in os.environ.items() if not key.startswith("FLATWATER")},
+            "INFERIOR_STORAGE": storage,
+            "INFERIOR_DONE": str(self.done),
+            "PYTHONPATH": str(HERE),
+            **{f"INFERIOR_{key.upper()}": str(value) for key, value in variables.items()},
+        }
+        program = [str(HERE / "huey_green.py")] if kind == "greenlet" else ["-m", "huey.bin.huey_consumer"]
+        self.command = [*words, sys.executable, *program, "huey_inferior.huey", "-k", kind, "-w", str(workers)]
+        self.command += ["-d", "0.01"]
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        with self.log.open("ab") as output:
+            self.process = subprocess.Popen(
+                self.command, env=self.environment, cwd=HERE.parents[1], stdout=output, stderr=output
+            )
+
+    def call(self, program: str) -> str:
+        """Run a few lines with ``tasks`` being the module, and give what they print."""
+        lines = f"import huey_inferior as tasks\nfrom huey_inferior import huey\n{program}"
+        done = subprocess.run(
+            [sys.executable, "-c", lines], env=self.environment, capture_output=True, text=True, timeout=60, check=True
+        )
+        return done.stdout
+
+    def rows(self) -> list[list[str]]:
+        return [line.split() for line in self.done.read_text().splitlines()] if self.done.exists() else []
+
+    def wait(self, what: Callable[[], bool], timeout_s: float = 60) -> None:
+        deadline = time.monotonic() + timeout_s
+        while not what():
+            assert time.monotonic() < deadline, self.log.read_text()[-3000:]
+            time.sleep(0.05)
+
+    def stop(self) -> None:
+        if self.process is not None:
+            if self.process.poll() is None:
+                self.process.send_signal(signal.SIGINT)
+            try:
+                self.process.wait(30)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+
+
+@contextmanager
+def consuming(consumer: Consumer) -> Iterator[Consumer]:
+    consumer.start()
+    try:
+        yield consumer
+    finally:
+        consumer.stop()

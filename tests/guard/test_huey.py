@@ -1,0 +1,83 @@
+"""Huey's real consumer: recycled while tasks run, none lost, none twice; the hog; the hard limit."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from tests.guard.consumer import Consumer, consuming
+
+TASKS = 160
+
+
+@pytest.fixture
+def storage(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    return str(tmp_path / "huey.db") if request.param == "sqlite" else str(request.getfixturevalue("redis_url"))
+
+
+@pytest.mark.parametrize(
+    ("storage", "kind"),
+    [("redis", "thread"), ("sqlite", "thread"), ("sqlite", "process"), ("redis", "process"), ("redis", "greenlet")],
+    indirect=["storage"],
+)
+def test_recycled_while_tasks_run_each_task_ends_once(storage: str, kind: str, tmp_path: Path) -> None:
+    consumer = Consumer(tmp_path, storage, kind, 2, soft=80)
+    consumer.call(f"for number in range({TASKS}): tasks.grow(number, 1024, 0.01)")
+    with consuming(consumer):
+        consumer.wait(lambda: len(consumer.rows()) >= TASKS)
+    rows = consumer.rows()
+    assert sorted(int(row[0]) for row in rows) == list(range(TASKS))
+    levels = [int(row[-1]) for row in rows]
+    assert max(levels) < 80 + (120 if kind == "process" else 40), (
+        "processes leave one by one, the others go on meanwhile"
+    )
+    leaving = consumer.log.read_text().count("above the soft limit")
+    assert leaving >= 2, consumer.log.read_text()[-2000:]
+    if kind == "process":
+        assert len({row[1] for row in rows}) >= 4
+    assert "WorkerRecycle" not in consumer.log.read_text()
+
+
+@pytest.mark.parametrize("storage", ["redis"], indirect=True)
+def test_the_hog_is_back_after_its_task_or_the_holder_is_named(storage: str, tmp_path: Path) -> None:
+    consumer = Consumer(tmp_path, storage, "thread", 1)
+    with consuming(consumer):
+        told = consumer.call(
+            "wait = lambda task: task.get(blocking=True, timeout=50)\n"
+            "tasks.nothing(0); before, _ = wait(tasks.level())\n"
+            "wait(tasks.hog(250))\n"
+            "after, arenas = wait(tasks.level())\nprint(before, after, arenas)"
+        )
+    before, after, arenas = map(int, told.split())
+    assert after <= before * 1.1 or arenas > (after - before) * 0.8, told
+    assert after < 130 << 20, told
+
+
+@pytest.mark.parametrize("storage", ["redis"], indirect=True)
+def test_a_task_killed_for_memory_has_that_in_its_result(storage: str, tmp_path: Path) -> None:
+    consumer = Consumer(tmp_path, storage, "thread", 1, soft=100, hard=150)
+    with consuming(consumer):
+        told = consumer.call(
+            "try: tasks.eat(200).get(blocking=True, timeout=50)\n"
+            "except Exception as error: print(error.metadata['error'])"
+        )
+        assert consumer.process is not None
+        assert consumer.process.wait(20) == -signal.SIGKILL
+    assert "killed for memory" in told
+    assert "eat" in told
+    assert "limit 150 MiB" in told
+    assert "builtins.bytearray" in told or "malloc" in told, told
+
+
+def test_module_is_light() -> None:
+    """Nothing of the supervisor, of Celery or of the server comes into a worker."""
+    program = "import sys, flatwater.guard.huey as it; print([name for name in sys.modules if name in sys.argv[1:]])"
+    names = ["celery", "django", "flatwater.server", "flatwater.guard.supervisor", "sqlalchemy", "asyncio"]
+    done = subprocess.run([sys.executable, "-c", program, *names], capture_output=True, text=True, check=True)
+    loaded: ModuleType | str = done.stdout.strip()
+    assert "celery" not in loaded
+    assert "supervisor" not in loaded

@@ -36,10 +36,14 @@ async def wind_down(engine: Engine, timeout_s: float = 60.0) -> None:
 
 
 async def _hold_idle(engine: Engine) -> bool:
-    """Pause every run that waits and moves nothing; whether others are left."""
+    """Pause every run that waits and moves nothing; whether others are left.
+
+    A paused run that waits for nothing is not at rest: what it waited for has come (a robot may have told of a pallet),
+    and the record of that is its next step.
+    """
     busy = False
     for run_id, state, moving in await engine.store.read(_open):
-        if state == State.PAUSED and not moving:
+        if state == State.PAUSED and moving is False:
             continue
         busy = True
         with contextlib.suppress(ConflictError):

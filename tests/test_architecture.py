@@ -20,7 +20,7 @@ SOURCE = ROOT / "src"
 PACKAGE = SOURCE / "flatwater"
 
 # What each layer may import, beside itself. A new layer is added here, in its row (docs/internals.md draws them).
-BELOW_SERVER = {"guard", "memory", "engine", "store", "gateway", "settings", "bounded", "errors"}
+BELOW_SERVER = {"guard", "memory", "engine", "store", "gateway", "settings", "listener", "bounded", "errors"}
 LAYERS: dict[str, set[str]] = {
     "__main__": {"cli"},
     "cli": {"server", "demo"} | BELOW_SERVER,
@@ -30,10 +30,11 @@ LAYERS: dict[str, set[str]] = {
     "demo": BELOW_SERVER - {"settings"},
     "guard": {"memory", "bounded", "errors"},
     "engine": {"store", "bounded", "errors"},
-    "gateway": {"bounded", "errors"},
+    "gateway": {"listener", "bounded", "errors"},
     "memory": {"bounded", "errors"},
     "store": {"bounded", "errors"},
     "settings": {"errors"},  # read by cli and server only: the layers take plain values
+    "listener": {"bounded", "errors"},
     "bounded": {"errors"},
     "errors": set(),
 }

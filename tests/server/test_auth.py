@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from tests.server.client import Client
 
-from flatwater.server.auth import Guard, is_loopback, token_for
+from flatwater.listener.address import is_loopback
+from flatwater.server.auth import Guard, token_for
 from flatwater.server.reply import answer
 
 TOKEN = "s3cret-token"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hmac
-import ipaddress
 import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
@@ -34,14 +33,6 @@ def view(gateway: Gateway, *, limit: int = 100) -> View:
     """What the admin API and the page show, with at most ``limit`` requests of the history."""
     records = list(gateway.history)[-limit:]
     return View(now=time.time(), statistics=gateway.statistics(), history=records[::-1], background=gateway.running())
-
-
-def is_loopback(host: str) -> bool:
-    """Whether an address to listen on can be reached from this machine alone."""
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 class Admin:

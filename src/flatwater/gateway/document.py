@@ -16,10 +16,10 @@ from typing import Any
 import msgspec
 
 from flatwater.errors import Problem, SettingError
-from flatwater.gateway.admin import is_loopback
 from flatwater.gateway.balance import BALANCES
 from flatwater.gateway.config import Config, Endpoint, Overload, Service
 from flatwater.gateway.pool import origin
+from flatwater.listener.address import is_loopback
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _HOST = re.compile(r"(\*\.)?[a-z0-9._\[\]:-]+")

@@ -4,37 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import logging
 import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-
-import uvicorn
 
 from flatwater.bounded import Ledger
 from flatwater.errors import FlatwaterError
 from flatwater.gateway.admin import Admin
-from flatwater.gateway.config import Config, Listen
+from flatwater.gateway.config import Config
 from flatwater.gateway.document import load
 from flatwater.gateway.front import Hall
 from flatwater.gateway.gateway import Gateway
 from flatwater.gateway.overload import Read
+from flatwater.listener.address import authority, bound
+from flatwater.listener.departure import Departure
+from flatwater.listener.server import Server, new_loop
 
 log = logging.getLogger(__name__)
 
 _LOOK_EVERY_S = 1.0  # at the file's time of change
 _CLOSE_S = 5.0
 _MAX_OPERATORS = 50  # connections of the admin listener
-
-
-class ListenError(FlatwaterError):
-    """The gateway cannot listen."""
-
-    code = "listen"
 
 
 def serve(
@@ -51,57 +45,21 @@ def serve(
     the gateway cannot start.
     """
     with contextlib.ExitStack() as stack:
-        sock = stack.enter_context(listener(config.listen))
-        admin = config.admin
-        desk = stack.enter_context(bound(admin.host, admin.port, "admin")) if admin.port else None
+        listen, admin = config.listen, config.admin
+        sock = stack.enter_context(
+            bound(
+                listen.host,
+                listen.port,
+                section="listen",
+                flag="--port",
+                backlog=listen.backlog,
+                write_s=listen.write_s,
+            )
+        )
+        desk = stack.enter_context(bound(admin.host, admin.port, section="admin")) if admin.port else None
         process = Process(path, config, sock, desk, read_memory, ledger or Ledger(), on_ready or _announce)
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        with asyncio.Runner(loop_factory=new_loop) as runner:
             runner.run(process.run())
-
-
-def listener(listen: Listen) -> socket.socket:
-    """The gateway's listening socket. Raises ListenError that says what to do."""
-    sock = bound(listen.host, listen.port, "listen", listen.backlog)
-    # A client that takes nothing for so long is cut off by the kernel (tcp(7)); accepted connections inherit it.
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(listen.write_s * 1000))
-    return sock
-
-
-def bound(host: str, port: int, section: str, backlog: int = 128) -> socket.socket:
-    """A listening socket of a section's address. Raises ListenError."""
-    where = f"{host}:{port}"
-    try:
-        family, kind, proto, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        sock = socket.socket(family, kind, proto)
-    except OSError as error:
-        raise ListenError(str(error), where=where, hint=f"give {section}.host an address of this machine") from None
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind(address)
-        sock.listen(backlog)
-        sock.setblocking(False)
-    except OSError as error:
-        sock.close()
-        taken = error.errno == errno.EADDRINUSE
-        hint = "stop what listens there, or give another port" if taken else f"check [{section}]"
-        raise ListenError(os.strerror(error.errno or 0), where=where, hint=hint) from None
-    return sock
-
-
-class _Uvicorn(uvicorn.Server):
-    """uvicorn that says when it listens, and leaves signals to :class:`Process`."""
-
-    on_started: Callable[[], None]
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        self.on_started()
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
 
 
 class Process:
@@ -124,16 +82,21 @@ class Process:
         self._ledger = ledger
         self._on_ready = on_ready
         self._gateway = Gateway(config, ledger=ledger, read_memory=read_memory)
-        self._leave = asyncio.Event()
-        self._hurry = asyncio.Event()
+        self._departure = Departure(config.listen.drain_s)
         self._seen = _stamp(path)
 
     async def run(self) -> None:
-        with self._signals():
+        with self._departure.signals({signal.SIGHUP: self.reload}):
             async with self._gateway as gateway:
                 hall = Hall(gateway.app, self._config.listen, self._config.front, gateway.tasks, ledger=self._ledger)
-                server = _Uvicorn(self._uvicorn(hall))
-                server.on_started = self._started
+                server = Server(
+                    gateway.app,
+                    on_started=self._started,
+                    lifespan="off",
+                    http=hall.connection,
+                    date_header=False,
+                    timeout_graceful_shutdown=max(1, round(_CLOSE_S)),
+                )
                 gateway.background.start(self._wait_and_drain(server, hall), name="drain")
                 gateway.background.start(self._watch_file(), name="watch of the configuration")
                 async with hall.sweeper:
@@ -155,42 +118,12 @@ class Process:
             log.warning("changes of %s take a restart", ", ".join(f"[{section}]" for section in restart))
         return True
 
-    def _uvicorn(self, hall: Hall) -> uvicorn.Config:
-        return uvicorn.Config(
-            self._gateway.app,
-            lifespan="off",
-            http=hall.connection,  # type: ignore[arg-type]
-            ws="none",
-            interface="asgi3",
-            log_config=None,
-            log_level="warning",
-            access_log=False,
-            server_header=False,
-            date_header=False,
-            proxy_headers=False,
-            timeout_graceful_shutdown=max(1, round(_CLOSE_S)),
-        )
-
     async def _operators(self, desk: socket.socket) -> None:
         """The admin listener; it answers until everything else has ended."""
         admin = Admin(self._gateway, token=self._config.admin.token)
-        server = _Uvicorn(
-            uvicorn.Config(
-                admin,
-                lifespan="off",
-                http="httptools",
-                ws="none",
-                interface="asgi3",
-                log_config=None,
-                log_level="warning",
-                access_log=False,
-                server_header=False,
-                proxy_headers=False,
-                limit_concurrency=_MAX_OPERATORS,
-                timeout_graceful_shutdown=1,
-            )
+        server = Server(
+            admin, lifespan="off", http="httptools", limit_concurrency=_MAX_OPERATORS, timeout_graceful_shutdown=1
         )
-        server.on_started = _nothing
         try:
             await server.serve(sockets=[desk])
         except asyncio.CancelledError:
@@ -198,37 +131,10 @@ class Process:
             await server.shutdown()
             raise
 
-    @contextlib.contextmanager
-    def _signals(self) -> Iterator[None]:
-        loop = asyncio.get_running_loop()
-        handlers: dict[signal.Signals, Callable[[], object]] = {
-            signal.SIGTERM: self._on_leave,
-            signal.SIGINT: self._on_leave,
-            signal.SIGHUP: self.reload,
-        }
-        for number, handler in handlers.items():
-            loop.add_signal_handler(number, handler)
-        try:
-            yield
-        finally:
-            for number in handlers:
-                loop.remove_signal_handler(number)
-
-    def _on_leave(self) -> None:
-        if self._hurry.is_set():
-            log.warning("a third signal: leaving at once")
-            os._exit(1)
-        if self._leave.is_set():
-            log.warning("a second signal: ending requests under way")
-            self._hurry.set()
-        else:
-            log.info("draining for up to %g s; a second signal cuts that short", self._config.listen.drain_s)
-            self._leave.set()
-
     def _started(self) -> None:
-        host, port = self._socket.getsockname()[:2]
-        self._on_ready(f"http://{f'[{host}]' if ':' in host else host}:{port}")
-        log.info("listening on %s:%s, pid %s", host, port, os.getpid())
+        where = authority(self._socket)
+        self._on_ready(f"http://{where}")
+        log.info("listening on %s, pid %s", where, os.getpid())
 
     async def _watch_file(self) -> None:
         while True:
@@ -237,24 +143,19 @@ class Process:
             if stamp != self._seen and stamp is not None:
                 self.reload()
 
-    async def _wait_and_drain(self, server: uvicorn.Server, hall: Hall) -> None:
+    async def _wait_and_drain(self, server: Server, hall: Hall) -> None:
         """New connections are refused at once, requests under way are finished, then everything closes."""
-        await self._leave.wait()
+        await self._departure.asked()
         hall.draining = True
         for listening in server.servers:
             listening.close()
         hall.close_idle()
-        background = self._gateway.background
-        drain = background.start(self._drained(hall), name="requests under way")
-        hurry = background.start(_event(self._hurry), name="hurry")
         try:
-            await asyncio.wait([drain, hurry], return_when=asyncio.FIRST_COMPLETED)
+            await self._departure.drain(self._drained(hall), self._gateway.background)
         finally:
-            drain.cancel()
-            hurry.cancel()
             self._gateway.app.abort()
             server.should_exit = True
-            server.force_exit = self._hurry.is_set()
+            server.force_exit = self._departure.hurried
 
     async def _drained(self, hall: Hall) -> None:
         app = self._gateway.app
@@ -274,21 +175,5 @@ def _stamp(path: Path) -> tuple[int, int, int] | None:
     return found.st_mtime_ns, found.st_size, found.st_ino
 
 
-def _nothing() -> None:
-    pass
-
-
-async def _event(event: asyncio.Event) -> None:
-    await event.wait()
-
-
 def _announce(address: str) -> None:
     print(f"flatwater gateway listens on {address}", file=sys.stderr, flush=True)  # noqa: T201
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
-    try:
-        import uvloop
-    except ImportError:
-        return asyncio.new_event_loop
-    return uvloop.new_event_loop

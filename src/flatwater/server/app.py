@@ -20,10 +20,11 @@ from flatwater.engine.blocks import functions, load
 from flatwater.engine.driver import RobotDriver
 from flatwater.engine.engine import Engine
 from flatwater.engine.option import EngineOptions
+from flatwater.listener.address import is_loopback
 from flatwater.server import gate
 from flatwater.server.alarm import Alarm
 from flatwater.server.api import routes
-from flatwater.server.auth import Guard, is_loopback, token_for
+from flatwater.server.auth import Guard, token_for
 from flatwater.server.counts import Counts
 from flatwater.server.endpoint import Endpoint
 from flatwater.server.gate import Gate

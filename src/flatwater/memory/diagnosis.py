@@ -111,6 +111,7 @@ class _Diagnosing:
         who = self.target.ask("hello")
         done = self.target.ask("work_done")
         self.progress("watching it grow", 0.05)
+        self._warm_up()
         begin = self._end()
         with Outside(self.target.pid) as outside:
             seen = growth.observe(self.target, self.seconds * (LOOK_SHARE if self.trace else 1.0))
@@ -157,6 +158,14 @@ class _Diagnosing:
             notes=tuple(self.notes),
             trimmed=trimmed,
         )
+
+    def _warm_up(self) -> None:
+        """The first look grows the process by the agent's own rows (some MB): before the window, or it would be growth.
+
+        In a huge heap it would be dear, and its rows are lost in the rest.
+        """
+        if self.target.ask("usage", shares=False)["blocks"] <= MAX_CENSUS_BLOCKS:
+            self.target.ask("sample")
 
     def _end(self) -> Ends:
         usage = self.target.ask("usage", shares=False)

@@ -310,8 +310,8 @@ def _rest(evidence: Evidence, explained: float) -> Part | None:
     if pinned > 0.5 * over and pinned > foreign:
         text = f"Python's arenas grow by {rate(pinned)}, the blocks in them do not"
         return Part("pymalloc-pinned", over, evidence.pinned[1], text)
-    if not foreign and anon.low < 0.5 * anon.per_s:
-        return None  # neither malloc nor Python knows of it, and it wavers: pages touched again after a peak
+    if foreign < 0.3 * over and anon.low < 0.5 * anon.per_s:
+        return None  # malloc and Python explain little of it, and it wavers: pages touched again after a peak
     by = f"malloc's used bytes grow by {rate(used.per_s)}" if used else "not through malloc (mmap or another allocator)"
     objects = "Python's objects do not" if not explained else f"Python's objects explain only {rate(explained)}"
     return Part("native", over, 0, f"anonymous memory grows by {rate(anon.per_s)}, {objects}; {by}")

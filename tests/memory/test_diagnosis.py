@@ -49,6 +49,20 @@ main()
 FLAT = """
 import time
 
+class Shop:
+    def __init__(self):
+        self.stock = {f"{SECRET}{number}": [number] * 20 for number in range(10_000)}
+        self.newest = None
+
+class Version:
+    __slots__ = ("previous", "text")
+
+shop = Shop()
+for number in range(20_000):
+    version = Version()
+    version.previous, version.text, shop.newest = shop.newest, str(number) * 9, version
+del version
+
 def main():
     print("ready", flush=True)
     while True:
@@ -122,6 +136,11 @@ def test_flat_process_is_a_plateau(start: Start):
     told = json.loads(done.stdout)
     Draft202012Validator(SCHEMA).validate(told)
     assert (done.returncode, told["verdict"]["kind"], told["suspects"]) == (0, "plateau", []), told["verdict"]
+    stock, chain = told["holders"]
+    assert (stock["path"], stock["type"], stock["size"]) == ("__main__.shop → Shop.stock", "dict", 10_000)
+    assert stock["retained_bytes"] > 10_000 * 20 * 8
+    assert (chain["path"], chain["type"]) == ("__main__.shop → Shop.newest", "__main__.Version")
+    assert SECRET not in done.stdout
 
 
 def test_values_are_shown_when_asked_for(start: Start):

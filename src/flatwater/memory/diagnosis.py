@@ -20,6 +20,7 @@ from flatwater.memory.evidence import Ends, Outside, Room
 from flatwater.memory.growth import Growing, GrowingType, Observation
 from flatwater.memory.heap_graph import Graph
 from flatwater.memory.heap_model import Census, Edge, HeapError
+from flatwater.memory.holder import Holder, holders
 from flatwater.memory.signature import signature
 from flatwater.memory.suspect import Suspect
 from flatwater.memory.target import Target
@@ -50,7 +51,8 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Diagnosis(msgspec.Struct, frozen=True, kw_only=True):
-    """The answer. ``notes`` say what could not be seen; ``took_s`` counts from attached to answered."""
+    """The answer. ``holders`` are given when nothing grows; ``notes`` say what could not be seen; ``took_s`` counts
+    from attached to answered."""
 
     pid: int
     name: str
@@ -62,6 +64,7 @@ class Diagnosis(msgspec.Struct, frozen=True, kw_only=True):
     findings: tuple[Finding, ...]
     advice: Advice | None
     signature: str
+    holders: tuple[Holder, ...] = ()
     notes: tuple[str, ...] = ()
     trimmed: tuple[int, int] | None = None
     pools: tuple[dict[str, Any], ...] = ()
@@ -139,6 +142,7 @@ class _Diagnosing:
         findings = tuple(
             self._finding(one, makers.get(at, {}), verdict, work, seen.seconds) for at, one in enumerate(found)
         )
+        holding = () if verdict.growing else self._holders()
         trimmed = self._trim() if self.trim else None
         advice = _verdict_advice(verdict, facts)
         self.progress("done", 1.0)
@@ -155,6 +159,7 @@ class _Diagnosing:
             findings=findings,
             advice=advice,
             signature=findings[0].signature if findings else signature(verdict.kind, "", "", ""),
+            holders=holding,
             notes=tuple(self.notes),
             trimmed=trimmed,
         )
@@ -288,6 +293,16 @@ class _Diagnosing:
                 "cyclic-garbage" if one.unreachable else "python-objects", one.owner, one.items.type, function
             ),
         )
+
+    def _holders(self) -> tuple[Holder, ...]:
+        """Nothing grows: who holds what there is."""
+        self.progress("asking who holds what there is", 0.9)
+        try:
+            with targets.graph(self.target, values=self.values) as graph:
+                return holders(graph)
+        except HeapError as error:
+            self.notes.append(f"no holders: {error}")
+            return ()
 
     def _trim(self) -> tuple[int, int]:
         told = self.target.ask("trim")

@@ -24,6 +24,7 @@ def document(diagnosis: Diagnosis) -> dict[str, Any]:
         "paused_s": round(diagnosis.paused_s, 4),
         "verdict": _verdict(diagnosis.verdict, diagnosis),
         "suspects": [_suspect(one) for one in diagnosis.findings],
+        "holders": msgspec.to_builtins(diagnosis.holders),
         "trim": _trim(diagnosis.trimmed),
         "notes": list(diagnosis.notes),
         "command": diagnosis.command,

@@ -20,7 +20,8 @@ SOURCE = ROOT / "src"
 PACKAGE = SOURCE / "flatwater"
 
 # What each layer may import, beside itself. A new layer is added here, in its row (docs/internals.md draws them).
-BELOW_SERVER = {"guard", "memory", "engine", "store", "gateway", "settings", "listener", "bounded", "errors"}
+BELOW_SERVER = {"guard", "memory", "engine", "store", "gateway", "settings", "listener", "bounded"}
+BELOW_SERVER |= {"errors", "quantity"}
 LAYERS: dict[str, set[str]] = {
     "__main__": {"cli"},
     "cli": {"server", "demo"} | BELOW_SERVER,
@@ -28,15 +29,16 @@ LAYERS: dict[str, set[str]] = {
     "pytest_plugin": {"server"} | BELOW_SERVER,
     "server": BELOW_SERVER,
     "demo": BELOW_SERVER - {"settings"},
-    "guard": {"memory", "bounded", "errors"},
+    "guard": {"quantity", "memory", "bounded", "errors"},
     "engine": {"store", "bounded", "errors"},
-    "gateway": {"listener", "bounded", "errors"},
-    "memory": {"bounded", "errors"},
+    "gateway": {"listener", "quantity", "bounded", "errors"},
+    "memory": {"quantity", "bounded", "errors"},
     "store": {"bounded", "errors"},
-    "settings": {"errors"},  # read by cli and server only: the layers take plain values
+    "settings": {"quantity", "errors"},  # read by cli and server only: the layers take plain values
     "listener": {"bounded", "errors"},
     "bounded": {"errors"},
     "errors": set(),
+    "quantity": set(),
 }
 
 MAX_FILE_LINES = 500

@@ -8,10 +8,10 @@ from typing import Any
 import msgspec
 import pytest
 
+from flatwater.quantity import exact, measure
 from flatwater.settings import Flag, Settings, SettingsError, check, load
 from flatwater.settings.model import EngineSettings, RetentionSettings, StoreSettings, leaves
 from flatwater.settings.reference import reference
-from flatwater.settings.unit import human, measure
 
 DOCS = Path(__file__).parents[2] / "docs" / "reference"
 
@@ -59,33 +59,10 @@ def test_file_is_found_by_variable_and_in_the_working_directory(
     assert load(environ={}).settings.server.port == 7
 
 
-@pytest.mark.parametrize(
-    ("text", "unit", "value"),
-    [
-        ("512 KiB", "bytes", 524288),
-        ("1.5MiB", "bytes", 1572864),
-        ("17", "bytes", 17),
-        ("2 gib", "bytes", 2**31),
-        ("10m", "seconds", 600.0),
-        ("250 ms", "seconds", 0.25),
-        ("7d", "seconds", 604800.0),
-        ("0.5", "seconds", 0.5),
-    ],
-)
-def test_units(text: str, unit: str, value: float) -> None:
-    assert measure(text, unit) == value
-
-
-@pytest.mark.parametrize("text", ["", "MiB", "-1 MiB", "2 MB", "1 KiB 2", "1e9", "nan"])
-def test_bad_units_are_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="KiB"):
-        measure(text, "bytes")
-
-
 def test_every_default_is_shown_in_a_form_that_reads_back() -> None:
     for leaf in leaves():
         if leaf.unit:
-            assert measure(human(leaf.default, leaf.unit), leaf.unit) == leaf.default, leaf.key
+            assert measure(exact(leaf.default, leaf.unit), leaf.unit) == leaf.default, leaf.key
 
 
 def test_every_problem_is_reported_with_file_and_line(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 import signal
 import sys
 from contextlib import ExitStack
@@ -12,37 +11,9 @@ from typing import Any
 
 import click
 
-_UNITS = {"": 1, "B": 1, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30, "KB": 10**3, "MB": 10**6, "GB": 10**9}
-_SECONDS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
+from flatwater.cli import option
+
 _RECORD = "flatwater-guard.db"
-
-
-class Size(click.ParamType[int]):
-    """Bytes, as 600MiB."""
-
-    name = "size"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        if isinstance(value, int):
-            return value
-        found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-zA-Z]*)", value.strip())
-        if found is None or found[2].upper() not in _UNITS:
-            self.fail(f"{value!r} is no size; write it as 600MiB", param, ctx)
-        return int(float(found[1]) * _UNITS[found[2].upper()])
-
-
-class Duration(click.ParamType[float]):
-    """Seconds, as 10m."""
-
-    name = "duration"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        if isinstance(value, float):
-            return value
-        found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", str(value).strip())
-        if found is None:
-            self.fail(f"{value!r} is no duration; write it as 90s, 10m or 1h", param, ctx)
-        return float(found[1]) * _SECONDS[found[2]]
 
 
 class _Guard(click.Group):
@@ -57,9 +28,9 @@ class _Guard(click.Group):
 
 
 @click.group("guard", cls=_Guard, subcommand_metavar="-- COMMAND… | report | release")
-@click.option("--soft", type=Size(), help="At this level a worker is asked for its warm stop and replaced (600MiB).")
-@click.option("--hard", type=Size(), help="At this level, for two seconds, a worker is killed (900MiB).")
-@click.option("--grace", type=Duration(), default=600.0, help="How long a warm stop may take (10m).")
+@click.option("--soft", type=option.BYTES, help="At this level a worker is asked to stop and replaced (600MiB).")
+@click.option("--hard", type=option.BYTES, help="At this level, for two seconds, a worker is killed (900MiB).")
+@click.option("--grace", type=option.SECONDS, default=600.0, help="How long a warm stop may take (10m).")
 @click.option("--overlap", is_flag=True, help="Start the replacement before the old worker stops, if there is room.")
 @click.option("-n", "--workers", type=click.IntRange(1, 256), default=1, help="How many to keep running (1).")
 @click.option("--quarantine", type=click.IntRange(1), default=3, help="Refuse a task after it was killed so often (3).")

@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 
 import click
 
+from flatwater.quantity import measure
 from flatwater.settings import Flag, Settings, load
-from flatwater.settings.unit import measure
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from flatwater.cli.record import Duration
+from flatwater.cli import option
 
 FIGURES = ["rss", "pss", "uss", "swap", "vms", "cpu", "threads", "fds"]
 
@@ -22,7 +22,7 @@ FIGURES = ["rss", "pss", "uss", "swap", "vms", "cpu", "threads", "fds"]
     help="Picture to write, .svg, .png or .html; without it the chart is drawn in the terminal.",
 )
 @click.option("--figure", type=click.Choice(FIGURES), default="rss", show_default=True, help="What to draw.")
-@click.option("--last", "since_s", type=Duration(), help="Only the end of the recording: 10m, 2h.")
+@click.option("--last", "since_s", type=option.SECONDS, help="Only the end of the recording: 10m, 2h.")
 @click.option("--named", default=8, show_default=True, help="Lines with a colour and a name; the others are grey.")
 def command(file: Path, output: Path | None, figure: str, since_s: float | None, named: int) -> None:
     """Draw a recording: one line per process, the largest named, with trend, restarts, ends and the memory limit."""

@@ -12,22 +12,10 @@ from typing import Any
 
 import click
 
+from flatwater.cli import option
 from flatwater.errors import FlatwaterError, InputError, NotFoundError
 from flatwater.memory.alert import Observation
-from flatwater.memory.quantity import duration, size
-from flatwater.settings.unit import measure
-
-
-class Duration(click.ParamType):  # type: ignore[type-arg]
-    """Seconds, or with a unit: 250ms, 30s, 10m, 2h, 7d."""
-
-    name = "duration"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        try:
-            return float(measure(str(value) if not isinstance(value, str) else value, "seconds"))
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
+from flatwater.quantity import duration, measure, size
 
 
 @click.command("record")
@@ -41,14 +29,21 @@ class Duration(click.ParamType):  # type: ignore[type-arg]
     show_default=True,
     help="The recording; an existing one is continued.",
 )
-@click.option("-i", "interval_s", type=Duration(), default="1s", show_default=True, help="Between looks, from 50ms.")
 @click.option(
-    "--shares", "shares_s", type=Duration(), default="10s", show_default=True, help="Between looks at PSS, USS, swap."
+    "-i", "interval_s", type=option.SECONDS, default="1s", show_default=True, help="Between looks, from 50ms."
 )
-@click.option("--for", "for_s", type=Duration(), help="Stop after this time.")
+@click.option(
+    "--shares",
+    "shares_s",
+    type=option.SECONDS,
+    default="10s",
+    show_default=True,
+    help="Between looks at PSS, USS, swap.",
+)
+@click.option("--for", "for_s", type=option.SECONDS, help="Stop after this time.")
 @click.option("--children/--no-children", default=True, help="The descendants of what is selected, too (the default).")
 @click.option("--max-processes", default=1000, show_default=True, help="Followed at once.")
-@click.option("--keep", "keep_s", type=Duration(), default="400d", show_default=True, help="Older samples go.")
+@click.option("--keep", "keep_s", type=option.SECONDS, default="400d", show_default=True, help="Older samples go.")
 @click.option("--alert", "rules", multiple=True, metavar="RULE", help="For example 'rss > 600MiB', 'oom_kill'.")
 @click.option(
     "--on-alert", "sinks", multiple=True, metavar="SINK", help="log (the default), exec:COMMAND, webhook:URL."

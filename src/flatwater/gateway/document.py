@@ -20,12 +20,10 @@ from flatwater.gateway.balance import BALANCES
 from flatwater.gateway.config import Config, Endpoint, Overload, Service
 from flatwater.gateway.pool import origin
 from flatwater.listener.address import is_loopback
+from flatwater.quantity import measure
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _HOST = re.compile(r"(\*\.)?[a-z0-9._\[\]:-]+")
-_MEASURE = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)\s*")
-_SECONDS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_BYTES = {"": 1.0, "b": 1.0, "kib": 1024.0, "mib": 1024.0**2, "gib": 1024.0**3}
 _MAY_BE_ZERO = {"limit_bytes", "max_retries", "max_pending", "min_per_s", "per_s"}
 _MAY_BE_ZERO |= {"budget_percent", "max_ejected_percent", "backoff_s", "linger_s", "port"}
 _MAY_BE_ZERO |= {"heuristic_share", "max_heuristic_s", "default_fresh_s", "max_stale_disconnected_s"}
@@ -255,25 +253,24 @@ class Reader:
 
 
 def _measured(name: str, value: Any) -> Any:
-    if isinstance(value, bool) or not name.endswith(("_s", "_bytes")):
-        return value
-    if isinstance(value, int) and name.endswith("_s") and not name.endswith("per_s"):
+    unit = _unit(name)
+    if unit == "seconds" and type(value) is int:
         return float(value)
-    if not isinstance(value, str):
-        return value
-    units = _BYTES if name.endswith("_bytes") else _SECONDS
-    found = _MEASURE.fullmatch(value)
-    if found is None or found[2].lower() not in units:
-        raise ValueError("no number with a unit")
-    amount = float(found[1]) * units[found[2].lower()]
-    return round(amount) if units is _BYTES else amount
+    return measure(value, unit)
+
+
+def _unit(name: str) -> str:
+    if name.endswith("_bytes"):
+        return "bytes"
+    return "seconds" if name.endswith("_s") and not name.endswith("per_s") else ""
 
 
 def _example(name: str, type_: Any) -> str:
-    if name.endswith("_bytes"):
-        return 'write for example 65536 or "64 KiB"'
-    if name.endswith("_s") and not name.endswith("per_s"):
-        return 'write for example 30 or "250ms", "30s", "10m"'
+    unit = _unit(name)
+    if unit == "bytes":
+        return 'give a size ("64 KiB"); without a unit it is bytes'
+    if unit == "seconds":
+        return 'give a duration ("250ms", "30s"); without a unit it is seconds'
     return f"give {'a list of text' if 'tuple' in str(type_) else getattr(type_, '__name__', str(type_))}"
 
 

@@ -15,6 +15,8 @@ from typing import Any
 
 import msgspec
 
+from flatwater.quantity import size
+
 VARIABLE = "FLATWATER_GUARD"
 EVIDENCE = "FLATWATER_GUARD_EVIDENCE_BYTES"  # the level from which a worker tells who holds its memory
 MAX_BYTES = 60_000
@@ -32,9 +34,7 @@ class Killed(msgspec.Struct, frozen=True, kw_only=True):
     holders: str = ""
 
     def __str__(self) -> str:
-        figures = [
-            f"{word} {size / (1 << 20):.0f} MiB" for word, size in (("peak", self.peak), ("limit", self.limit)) if size
-        ]
+        figures = [f"{word} {size(level)}" for word, level in (("peak", self.peak), ("limit", self.limit)) if level]
         held = [f"held by {self.holders}"] if self.holders else []
         return "; ".join([f"{self.name} [{self.id}] was killed: {self.reason}", *figures, *held])
 

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from flatwater.guard.record import Event, Record
+from flatwater.quantity import size
 
 
 class TaskSummary(msgspec.Struct, frozen=True, kw_only=True):
@@ -134,7 +135,7 @@ def _workers(found: Summary) -> str:
     lines = [f"Workers: {found.starts} started; ended: {ends}"]
     if found.recycled:
         lines.append(
-            f"Recycling: {found.recycled} times, {_size(found.given_back)} given back, "
+            f"Recycling: {found.recycled} times, {size(found.given_back)} given back, "
             f"places empty for {found.away_s:.1f} s together"
         )
     return "\n".join(lines)
@@ -147,7 +148,7 @@ def _table(tasks: tuple[TaskSummary, ...]) -> str:
     for task in tasks[:50]:
         share = "" if task.share is None else f"{task.share:.0%}"
         lines.append(
-            f"{task.name[-40:]:40} {task.count:7,} {task.failed:6,} {task.mean_s * 1000:6.1f}ms {_size(task.peak):>9} "
+            f"{task.name[-40:]:40} {task.count:7,} {task.failed:6,} {task.mean_s * 1000:6.1f}ms {size(task.peak):>9} "
             f"{_growth(task):>24} {share:>6}"
         )
     return "\n".join(lines)
@@ -157,8 +158,8 @@ def _growth(task: TaskSummary) -> str:
     if task.per_call is None or task.low is None or task.high is None:
         return "too few calls"
     if task.low <= 0:
-        return f"no (at most {_size(max(task.high, 0))})"
-    return f"{_size(task.per_call)} ± {_size(task.high - task.per_call)}"
+        return f"no (at most {size(max(task.high, 0))})"
+    return f"{size(task.per_call)} ± {size(task.high - task.per_call)}"
 
 
 def _latest(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -172,13 +173,6 @@ def _held(row: dict[str, Any]) -> str:
 
 def _killed(row: dict[str, Any]) -> str:
     at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(row["at"]))
-    figures = ", ".join(f"{word} {_size(row[word])}" for word in ("peak", "limit") if row.get(word))
+    figures = ", ".join(f"{word} {size(row[word])}" for word in ("peak", "limit") if row.get(word))
     held = f"\n      held by {row['holders']}" if row.get("holders") else ""
     return f"  {at} {row['name']} [{row['id']}], pid {row['pid']}: {row['reason']}; {figures}{held}"
-
-
-def _size(size: float) -> str:
-    for unit, width in (("GiB", 30), ("MiB", 20), ("KiB", 10)):
-        if abs(size) >= 1 << width:
-            return f"{size / (1 << width):.1f} {unit}"
-    return f"{size:.0f} B"

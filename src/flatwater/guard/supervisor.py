@@ -27,6 +27,7 @@ from flatwater.guard.language import warm_signal
 from flatwater.guard.policy import BackOff, Limits, Verdict
 from flatwater.guard.record import Record
 from flatwater.memory import procfs
+from flatwater.quantity import size
 
 log = logging.getLogger("flatwater.guard")
 
@@ -225,7 +226,7 @@ class Supervisor:
             for pid in tree(instance.pid):
                 self._deaths[pid] = reason
             self._record.add("kill", instance.pid, reason=reason, level=instance.level, hard=self.limits.hard)
-            log.error("pid %d killed: %s at %d MiB", instance.pid, reason, instance.level >> 20)
+            log.error("pid %d killed: %s at %s", instance.pid, reason, size(instance.level))
             instance.kill(reason)
 
     def _ended(self, slot: _Slot, instance: Instance, now: float) -> None:

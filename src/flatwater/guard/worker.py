@@ -25,6 +25,7 @@ from flatwater.guard.turn import Turn
 from flatwater.memory import heap
 from flatwater.memory.expect import Expectation, Retained
 from flatwater.memory.trim import Trimmer, holders
+from flatwater.quantity import size
 
 log = logging.getLogger("flatwater.guard")
 
@@ -239,7 +240,7 @@ class Worker:
         if self._policy.over(level) and (self.turn is None or not self.forked or self.turn.take()):
             self.leaving = True
             self._policy.ask()
-            log.warning("%s: %s, above the soft limit of %s: leaving", self.name, mib(level), mib(self.limits.soft))
+            log.warning("%s: %s, above the soft limit of %s: leaving", self.name, size(level), _limit(self.limits.soft))
             self._send("leaving", reason="soft limit", level=level, base=self._policy.base, ended=self._ended)
             self._report()
             self._on_recycle("soft limit")
@@ -340,10 +341,9 @@ class Worker:
 def evidence(max_types: int = 3) -> str:
     """Who holds this process's memory, in one line: the largest types and the allocators."""
     types = heap.census("all").types[:max_types]
-    objects = ", ".join(f"{row.count:,} {row.type} ({row.bytes / (1 << 20):.0f} MiB)" for row in types)
+    objects = ", ".join(f"{row.count:,} {row.type} ({size(row.bytes)})" for row in types)
     return f"{objects}; {holders()}"
 
 
-def mib(size: int | None) -> str:
-    """A size for people."""
-    return "no limit" if size is None else f"{size / (1 << 20):.0f} MiB"
+def _limit(soft: int | None) -> str:
+    return "no limit" if soft is None else size(soft)

@@ -23,28 +23,13 @@ import msgspec
 
 from flatwater.bounded.ledger import Usage
 from flatwater.errors import InputError
-from flatwater.memory.quantity import duration, rate, size
 from flatwater.memory.slope import Slope, slope
+from flatwater.quantity import DURATIONS, SIZES, duration, rate, size
 
 FIGURES: Final = ("rss", "pss", "uss", "swap", "vms", "cpu", "threads", "fds")
 WINDOW_S: Final = 600.0
 TOTAL: Final = "total"
 
-_KIB: Final = 1024
-_SIZES: Final = {
-    "": 1,
-    "b": 1,
-    "kib": _KIB,
-    "mib": _KIB**2,
-    "gib": _KIB**3,
-    "k": _KIB,
-    "m": _KIB**2,
-    "g": _KIB**3,
-    "kb": 1000,
-    "mb": 1000**2,
-    "gb": 1000**3,
-}
-_TIMES: Final = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 _WORD: Final = re.compile(r"\s*(?P<number>\d+(?:\.\d+)?)|\s*(?P<word>[A-Za-z_]+)|\s*(?P<sign>[<>]=?|/|%)")
 
 
@@ -344,7 +329,7 @@ class _Parser:
             word = self._word("for DURATION or cooldown DURATION")
             if word not in ("for", "cooldown"):
                 raise self._refused(f"{word} is not understood; for DURATION or cooldown DURATION may follow")
-            fields[f"{word}_s"] = self._measure(_TIMES, "a duration, as 10m")
+            fields[f"{word}_s"] = self._measure(DURATIONS, "a duration, as 10m")
         return msgspec.structs.replace(found, text=self._text, hysteresis=self._hysteresis, **fields)
 
     def _condition(self) -> Rule:
@@ -356,7 +341,7 @@ class _Parser:
             word = self._word("a figure")
         if word == "time" and self._word("to limit") == "to" and self._word("limit") == "limit":
             self._sign("<")
-            threshold = self._measure(_TIMES, "a duration, as 1h")
+            threshold = self._measure(DURATIONS, "a duration, as 1h")
             return Rule(text="", kind="reach", figure="rss", above=False, threshold=threshold, total=total)
         if word not in FIGURES:
             raise self._refused(f"no figure {word}; there are {', '.join(FIGURES)}, time to limit and oom_kill")
@@ -368,7 +353,7 @@ class _Parser:
             self._word("slope")
             kind = "slope"
         above = self._sign("< or >") == ">"
-        units = {"": 1, "%": 1} if figure in ("cpu", "threads", "fds") else {**_SIZES, "%": 1}
+        units = {"": 1, "%": 1} if figure in ("cpu", "threads", "fds") else {**SIZES, "%": 1}
         amount, unit = self._amount(units, "a number with a unit, as 600MiB")
         if kind == "slope":
             amount /= self._per()
@@ -381,9 +366,9 @@ class _Parser:
             raise self._refused("a slope is per time: 1MiB/min")
         self._match("/")
         word = self._word("s, min, h or d")
-        if word not in _TIMES or word == "ms":
+        if word not in DURATIONS or word == "ms":
             raise self._refused(f"no unit of time {word}; there are s, min, h, d")
-        return _TIMES[word]
+        return DURATIONS[word]
 
     def _measure(self, units: Mapping[str, float], wanted: str) -> float:
         return self._amount(units, wanted)[0]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Final
 
-from flatwater.memory.quantity import size
+from flatwater.quantity import size
 
 WIDTH: Final = 1180
 HEIGHT: Final = 600

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from flatwater.memory.chart import Chart, Series, time_ticks, value_range, value_ticks
-from flatwater.memory.quantity import size
+from flatwater.quantity import size
 
 _DOTS: Final = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
 _COLOURS: Final = (34, 33, 32, 35, 36, 31, 94, 93)  # ANSI; grey below all of them

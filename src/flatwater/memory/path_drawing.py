@@ -11,8 +11,8 @@ from itertools import groupby
 import msgspec
 
 from flatwater.memory.heap_model import Edge, Node
-from flatwater.memory.quantity import size
 from flatwater.memory.suspect import Suspect
+from flatwater.quantity import size
 
 WIDTH, BOX, HEIGHT, GAP = 860, 620, 46, 40
 MAX_BOXES = 16

@@ -10,10 +10,10 @@ from typing import Final
 from flatwater.errors import InputError, StoreError
 from flatwater.memory import chart
 from flatwater.memory.chart import Chart, Series
-from flatwater.memory.quantity import duration, rate, size
 from flatwater.memory.recording_read import BYTES, FIGURES, Point, ProcessLine, Reader
 from flatwater.memory.summary import restarts
 from flatwater.memory.trend import Trend, trend
+from flatwater.quantity import duration, rate, size
 
 MAX_NAMED: Final = 8
 MAX_LINES: Final = 400

@@ -7,9 +7,9 @@ from typing import Any, Final
 
 import msgspec
 
-from flatwater.memory.quantity import duration, rate, size
 from flatwater.memory.recording_read import ProcessLine, Reader, stamp
 from flatwater.memory.trend import Trend, trend
+from flatwater.quantity import duration, rate, size
 
 RESTART_S: Final = 120.0
 _SHOWN: Final = 8

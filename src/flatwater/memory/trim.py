@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from flatwater.bounded.ledger import check_bound
 from flatwater.memory import procfs
 from flatwater.memory.usage import trim_malloc, usage
+from flatwater.quantity import size
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,7 @@ class Holders:
             "malloc, free (a trim may return it)": self.malloc_free,
             "Python's arenas and other mappings (return when wholly empty)": self.arenas,
         }
-        parts = [f"{name} {size / (1 << 20):.0f} MiB" for name, size in rows.items() if size >= 1 << 20]
+        parts = [f"{name} {size(held)}" for name, held in rows.items() if held >= 1 << 20]
         return "; ".join(parts) or "less than 1 MiB"
 
 

@@ -12,8 +12,8 @@ from typing import Literal
 
 import msgspec
 
-from flatwater.memory.quantity import rate, size
 from flatwater.memory.slope import Slope, slope
+from flatwater.quantity import rate, size
 
 Kind = Literal[
     "python-objects",

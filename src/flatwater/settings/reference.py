@@ -13,7 +13,7 @@ Written from `src/flatwater/settings/model.py` (`python -m flatwater.settings.re
 
 A TOML file (`--config FILE`, else `FLATWATER_CONFIG`, else `flatwater.toml` in the working directory) is overridden by
 environment variables, and those by flags. The variable of `port` in `[server]` is `FLATWATER_SERVER_PORT`; lists are
-separated by commas there. Sizes are bytes or texts with a unit (`"512 KiB"`, `"2 MiB"`, `"1 GiB"`); durations are
+separated by commas there. Sizes are bytes or texts with a unit (`"512 KiB"`, `"2 MiB"`, `"2 MB"`); durations are
 seconds or texts with a unit (`"250ms"`, `"30s"`, `"10m"`, `"2h"`, `"7d"`). Unknown keys and variables are errors.
 `flatwater config check` prints what is in force and where each value came from."""
 

@@ -14,8 +14,8 @@ import msgspec
 from msgspec import UNSET, Struct
 
 from flatwater.errors import Problem, SettingError
+from flatwater.quantity import exact, measure
 from flatwater.settings.model import Leaf, Settings, leaves
-from flatwater.settings.unit import human, measure
 
 DEFAULT_FILE = "flatwater.toml"
 VARIABLE = "FLATWATER_"
@@ -231,4 +231,4 @@ def _toml(value: Any) -> str:
 
 def default_text(leaf: Leaf) -> str:
     """The default as one would write it."""
-    return human(leaf.default, leaf.unit) if leaf.unit else _toml(leaf.default)
+    return exact(leaf.default, leaf.unit) if leaf.unit else _toml(leaf.default)

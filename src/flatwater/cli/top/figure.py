@@ -4,20 +4,14 @@ from __future__ import annotations
 
 from rich.text import Text
 
+from flatwater import quantity
 from flatwater.memory.live import sparkline
 from flatwater.memory.slope import Slope
-
-_UNITS = "B", "KiB", "MiB", "GiB", "TiB"
 
 
 def size(value: float | None) -> str:
     """Bytes, three figures: ``412 MiB``."""
-    if value is None:
-        return "–"
-    amount, unit = float(value), 0
-    while abs(amount) >= 1000 and unit < len(_UNITS) - 1:
-        amount, unit = amount / 1024, unit + 1
-    return f"{amount:.0f} {_UNITS[unit]}" if unit == 0 or abs(amount) >= 100 else f"{amount:.1f} {_UNITS[unit]}"
+    return "–" if value is None else quantity.size(value)
 
 
 def rate(found: Slope | None) -> Text:
@@ -31,14 +25,10 @@ def rate(found: Slope | None) -> Text:
 
 
 def duration(seconds: float | None) -> Text:
-    """Time to the limit, in the largest two units."""
+    """Time to the limit; bold within the hour."""
     if seconds is None:
         return Text("–", style="dim")
-    minutes = int(seconds // 60)
-    if minutes < 60:
-        return Text(f"{minutes} min", style="bold red")
-    hours = minutes // 60
-    return Text(f"{hours} h {minutes % 60:02d}" if hours < 48 else f"{hours // 24} d {hours % 24} h", style="red")
+    return Text(quantity.duration(seconds), style="bold red" if seconds < 3600 else "red")
 
 
 def change(value: int) -> Text:

@@ -9,7 +9,7 @@ from typing import Any
 from flatwater.memory.advice import Advice
 from flatwater.memory.diagnosis import Diagnosis, Finding
 from flatwater.memory.path_drawing import draw
-from flatwater.memory.report_text import headline, pace, place, shown
+from flatwater.memory.report_text import headline, held, pace, place, shown
 from flatwater.memory.verdict import Verdict
 from flatwater.quantity import duration, rate, size
 
@@ -77,10 +77,20 @@ def _body(diagnosis: Diagnosis, name: str) -> Iterator[str]:
     yield f"{_advice(diagnosis.advice)}</section>"
     for number, found in enumerate(diagnosis.findings, 1):
         yield "".join(_finding(number, found))
+    yield from _holders(diagnosis)
     yield f"<section><h2>Evidence over {diagnosis.window_s:g} s</h2>{_figures(verdict)}</section>"
     notes = "".join(f"<p>{escape(note)}</p>" for note in diagnosis.notes)
     yield f"<footer>{notes}<p>Signature <code>{diagnosis.signature}</code> · again: "
     yield f"<code>{escape(diagnosis.command)}</code> · {diagnosis.took_s:.1f} s in all</p></footer>"
+
+
+def _holders(diagnosis: Diagnosis) -> Iterator[str]:
+    if diagnosis.holders:
+        rows = "".join(
+            f"<p><code>{escape(holder.path)}</code> ({escape(held(holder))}) retains {size(holder.retained_bytes)}</p>"
+            for holder in diagnosis.holders
+        )
+        yield f"<section><h2>Held now, not growing</h2>{rows}</section>"
 
 
 def _numbers(verdict: Verdict) -> Iterator[str]:

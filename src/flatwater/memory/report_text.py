@@ -9,6 +9,7 @@ from typing import Any
 
 from flatwater.memory.advice import Advice
 from flatwater.memory.diagnosis import Diagnosis, Finding
+from flatwater.memory.holder import Holder
 from flatwater.memory.verdict import Figure, Verdict
 from flatwater.quantity import duration, rate, size
 
@@ -64,12 +65,22 @@ def _lines(diagnosis: Diagnosis, width: int) -> Iterator[str]:
         yield from _advice(diagnosis.advice, "  ", width)
     for part in verdict.others:
         yield from _wrapped(f"also {part.kind}: {part.reason}", "  ", width)
+    if diagnosis.holders:
+        yield ""
+        yield "  held now, not growing:"
+    for holder in diagnosis.holders:
+        yield from _wrapped(f"{holder.path} ({held(holder)}) retains {size(holder.retained_bytes)}", "  ", width, "  ")
     if diagnosis.trimmed is not None:
         before, after = diagnosis.trimmed
         yield f"  trimmed: {size(before)} → {size(after)} resident, {size(max(0, before - after))} given back"
     yield ""
     yield from _evidence(diagnosis)
     yield f"signature {diagnosis.signature}   again: {diagnosis.command}"
+
+
+def held(holder: Holder) -> str:
+    """What a holder is."""
+    return holder.type if holder.size is None else f"{holder.type}, {holder.size:,} entries"
 
 
 def _finding(number: int, found: Finding, width: int, told: Advice | None) -> Iterator[str]:

@@ -15,7 +15,7 @@ from flatwater.gateway.error import (
     TruncatedError,
     UpstreamError,
 )
-from flatwater.gateway.exchange import Exchange
+from flatwater.gateway.exchange import MAX_BUFFERED_BYTES, Exchange
 from flatwater.gateway.message import tokens
 
 if TYPE_CHECKING:
@@ -120,18 +120,13 @@ class Connection(asyncio.Protocol):
             return
         exchange.moved = True
         if exchange.tunnel:
-            self._body(exchange, data)
-            return
-        self._progress = False
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade as upgrade:
-            self._switch(exchange, data[upgrade.args[0] :])
-        except httptools.HttpParserError as error:
-            self._fail(exchange, self._fault or ResponseError(str(error)))
+            exchange.body(data)
         else:
-            if not exchange.ready or not self._progress:
-                self._watch_size(exchange, len(data))
+            self._parse(exchange, data)
+        exchange.wake()
+        if exchange.buffered >= MAX_BUFFERED_BYTES and not self.reading_paused and self._transport is not None:
+            self.reading_paused = True
+            self._transport.pause_reading()
 
     def eof_received(self) -> None:
         """Closes the transport, which calls connection_lost."""
@@ -202,7 +197,6 @@ class Connection(asyncio.Protocol):
         exchange.keep_alive = keep_alive
         exchange.ready = True
         exchange.complete = exchange.bodyless
-        exchange.wake()
 
     def on_body(self, data: bytes) -> None:
         exchange = self.exchange
@@ -211,7 +205,7 @@ class Connection(asyncio.Protocol):
         assert exchange is not None
         self._progress = True
         self._stuck_bytes = 0
-        self._body(exchange, data)
+        exchange.body(data)
 
     def on_chunk_header(self) -> None:
         self._progress = True
@@ -225,16 +219,21 @@ class Connection(asyncio.Protocol):
                 exchange.interim.append((status, exchange.response.headers))
             exchange.response.headers = []
             exchange.response.reason = b""
-            exchange.wake()
             return
         if not exchange.upgrade or exchange.response.status != 101:
             exchange.complete = True
-        exchange.wake()
 
-    def _body(self, exchange: Exchange, data: bytes) -> None:
-        if exchange.body(data) and not self.reading_paused and self._transport is not None:
-            self.reading_paused = True
-            self._transport.pause_reading()
+    def _parse(self, exchange: Exchange, data: bytes) -> None:
+        self._progress = False
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._switch(exchange, data[upgrade.args[0] :])
+        except httptools.HttpParserError as error:
+            self._fail(exchange, self._fault or ResponseError(str(error)))
+        else:
+            if not exchange.ready or not self._progress:
+                self._watch_size(exchange, len(data))
 
     def _watch(self, name: bytes, value: bytes) -> None:
         """Framing: llhttp refuses both kinds at once and repeated lengths; what it lets pass is refused here."""
@@ -259,8 +258,7 @@ class Connection(asyncio.Protocol):
             return
         exchange.tunnel = True
         if rest:
-            self._body(exchange, rest)
-        exchange.wake()
+            exchange.body(rest)
 
     def _framed(self) -> bool:
         return self._sized or self._chunked

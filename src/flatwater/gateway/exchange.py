@@ -39,6 +39,7 @@ class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
 
 class Exchange:
     """``await head()``, then ``await read()`` until it gives ``b""``; ``release()`` in a ``finally`` in any case.
+    Or set ``follow``, which is called whenever ``ready``, ``complete``, ``error`` or what ``take`` gives has changed.
 
     The connection goes back to its pool on release when both sides are complete, else it is cut. Every failure of the
     upstream is raised from ``head``, ``read``, ``write`` or ``end`` as an UpstreamError; none of them can hang, since
@@ -60,6 +61,7 @@ class Exchange:
         "buffered",
         "complete",
         "error",
+        "follow",
         "informational",
         "interim",
         "keep_alive",
@@ -80,6 +82,7 @@ class Exchange:
         self._timeouts = timeouts
         self._chunks: list[bytes] = []
         self.buffered = 0
+        self.follow: Callable[[], None] | None = None  # called at each change, in place of a waiting reader
         self._waiter: asyncio.Future[None] | None = None
         self._drain: asyncio.Future[None] | None = None
         self._chunked = length is None
@@ -185,8 +188,9 @@ class Exchange:
         connection = self._connection
         if connection is None:
             return
-        self._connection = None
+        self._connection = self.follow = None
         self._chunks.clear()
+        self.buffered = 0
         connection.finish(self, reuse=self.complete and self.sent and self.keep_alive and not self.tunnel)
 
     def sweep(self, now: float) -> None:
@@ -216,12 +220,10 @@ class Exchange:
         self._left -= count
         self.sent = self._left == 0
 
-    def body(self, data: bytes) -> bool:
-        """Keep part of the body; True when the reader should be given time."""
+    def body(self, data: bytes) -> None:
+        """Keep part of the body; ``wake`` follows."""
         self._chunks.append(data)
         self.buffered += len(data)
-        self.wake()
-        return self.buffered >= MAX_BUFFERED_BYTES
 
     def fail(self, error: GatewayError) -> None:
         if self.error is None and not self.complete:
@@ -230,6 +232,10 @@ class Exchange:
             self.wake_writer()
 
     def wake(self) -> None:
+        """Something has changed: the reader looks again."""
+        if self.follow is not None:
+            self.follow()
+            return
         waiter = self._waiter
         if waiter is not None:
             self._waiter = None

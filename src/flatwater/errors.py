@@ -33,15 +33,17 @@ class FlatwaterError(Exception):
 
     ``detail`` continues the docstring's first sentence; ``where`` names the place (a path, a file, an id); ``hint``
     says what to do about it. ``code`` is the stable name that the HTTP API and the command line show; ``status`` is
-    the HTTP status that goes with it.
+    the HTTP status that goes with it; a subclass names both as it is made, or has its parent's.
     """
 
     code: ClassVar[str] = "error"
     status: ClassVar[int] = 500
     summary: ClassVar[str] = "Flatwater could not do what was asked."
 
-    def __init_subclass__(cls, **kwargs: Any) -> None:
+    def __init_subclass__(cls, *, code: str = "", status: int = 0, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        cls.code = code or cls.code
+        cls.status = status or cls.status
         if cls.__doc__:  # absent under python -OO: then the parent's sentence stays
             cls.summary = cls.__doc__.strip().split("\n", 1)[0]
 
@@ -68,84 +70,51 @@ class FlatwaterError(Exception):
         return (type(self).__new__, (type(self),), {**self.__dict__, "args": self.args})
 
 
-class SettingError(FlatwaterError):
+class SettingError(FlatwaterError, code="setting", status=400):
     """A setting is wrong."""
 
-    code = "setting"
-    status = 400
 
-
-class InputError(FlatwaterError):
+class InputError(FlatwaterError, code="input", status=400):
     """The request is malformed."""
 
-    code = "input"
-    status = 400
 
-
-class NotFoundError(FlatwaterError):
+class NotFoundError(FlatwaterError, code="not_found", status=404):
     """There is no such thing."""
 
-    code = "not_found"
-    status = 404
 
-
-class ConflictError(FlatwaterError):
+class ConflictError(FlatwaterError, code="conflict", status=409):
     """The present state does not allow this."""
 
-    code = "conflict"
-    status = 409
 
-
-class LimitError(FlatwaterError):
+class LimitError(FlatwaterError, code="limit", status=429):
     """A limit was reached."""
 
-    code = "limit"
-    status = 429
 
-
-class ClosedError(FlatwaterError):
+class ClosedError(FlatwaterError, code="closed", status=503):
     """This has been stopped."""
 
-    code = "closed"
-    status = 503
 
-
-class StoreError(FlatwaterError):
+class StoreError(FlatwaterError, code="store", status=503):
     """The store could not read or write."""
 
-    code = "store"
-    status = 503
 
-
-class StoreFullError(StoreError):
+class StoreFullError(StoreError, code="store_full", status=507):
     """The store has no room left."""
 
-    code = "store_full"
-    status = 507
 
-
-class DamagedError(StoreError):
+class DamagedError(StoreError, code="store_damaged", status=500):
     """The database file is damaged."""
 
-    code = "store_damaged"
-    status = 500
 
-
-class FencedError(StoreError):
+class FencedError(StoreError, code="fenced", status=409):
     """Another worker took over this work."""
 
-    code = "fenced"
-    status = 409
 
-
-class DefinitionError(FlatwaterError):
+class DefinitionError(FlatwaterError, code="definition", status=422):
     """The definition is not valid.
 
     ``problems`` lists all that is wrong, each with its path, never just the first.
     """
-
-    code = "definition"
-    status = 422
 
     def __init__(self, problems: Iterable[Problem], *, where: str = "", hint: str = "") -> None:
         self.problems = tuple(problems)
@@ -156,37 +125,24 @@ class DefinitionError(FlatwaterError):
         return "\n  ".join([super().__str__(), *map(str, self.problems)])
 
 
-class InputsError(DefinitionError):
+class InputsError(DefinitionError, code="inputs"):
     """The inputs of the run are not valid.
 
     ``problems`` lists all that is wrong, each with its path, never just the first.
     """
 
-    code = "inputs"
 
-
-class ExpressionError(FlatwaterError):
+class ExpressionError(FlatwaterError, code="expression", status=422):
     """The expression could not be evaluated."""
 
-    code = "expression"
-    status = 422
 
-
-class RunError(FlatwaterError):
+class RunError(FlatwaterError, code="run"):
     """The run failed."""
 
-    code = "run"
 
-
-class CanceledError(RunError):
+class CanceledError(RunError, code="canceled", status=409):
     """The run was canceled."""
 
-    code = "canceled"
-    status = 409
 
-
-class DeadlineError(RunError):
+class DeadlineError(RunError, code="deadline", status=504):
     """The time allowed has passed."""
-
-    code = "deadline"
-    status = 504

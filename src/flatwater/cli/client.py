@@ -17,10 +17,8 @@ from flatwater.errors import FlatwaterError
 TIMEOUT_S = 30.0
 
 
-class CallError(FlatwaterError):
+class CallError(FlatwaterError, code="call"):
     """The server refused the call."""
-
-    code = "call"
 
 
 def options(function: Any) -> Any:

@@ -38,10 +38,8 @@ _LONG: Final = 2**63
 _CAUSE_CHARS: Final = 500
 
 
-class DatabaseError(RunError):
+class DatabaseError(RunError, code="database"):
     """The database refused the statement."""
-
-    code = "database"
 
 
 class Databases:

@@ -22,14 +22,12 @@ _JSON_MARKS: Final = (b"{", b"[")
 _REASON_CHARS: Final = 500
 
 
-class WebError(RunError):
+class WebError(RunError, code="web"):
     """The HTTP call failed.
 
     ``transient`` tells that the same call may succeed later: no connection, a time-out, an answer cut off, or a status
     of 408, 429 or 5xx.
     """
-
-    code = "web"
 
     def __init__(self, detail: str, *, where: str, hint: str = "", transient: bool = True) -> None:
         super().__init__(detail, where=where, hint=hint)

@@ -29,13 +29,11 @@ _MAY_BE_ZERO |= {"budget_percent", "max_ejected_percent", "backoff_s", "linger_s
 _MAY_BE_ZERO |= {"heuristic_share", "max_heuristic_s", "default_fresh_s", "max_stale_disconnected_s"}
 
 
-class ConfigError(SettingError):
+class ConfigError(SettingError, code="gateway_config"):
     """The gateway's configuration is wrong.
 
     ``problems`` lists all that is wrong, each with file and line and what to do.
     """
-
-    code = "gateway_config"
 
     def __init__(self, problems: Iterable[Problem]) -> None:
         self.problems = tuple(problems)

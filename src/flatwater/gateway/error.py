@@ -7,244 +7,150 @@ whether the upstream cannot have acted on the request, so that sending it elsewh
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from flatwater.errors import FlatwaterError
 
 
-class GatewayError(FlatwaterError):
+class GatewayError(FlatwaterError, code="gateway", status=502):
     """The gateway could not answer."""
 
-    code = "gateway"
-    status = 502
     upstream: ClassVar[bool] = False
     unsent: ClassVar[bool] = False
 
+    def __init_subclass__(cls, *, upstream: bool | None = None, unsent: bool = False, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls.upstream = cls.upstream if upstream is None else upstream
+        cls.unsent = cls.unsent or unsent
 
-class UpstreamError(GatewayError):
+
+class UpstreamError(GatewayError, code="upstream", upstream=True):
     """The upstream failed."""
 
-    code = "upstream"
-    upstream = True
 
-
-class ConnectError(UpstreamError):
+class ConnectError(UpstreamError, code="connect_failed", unsent=True):
     """The upstream cannot be reached."""
 
-    code = "connect_failed"
-    unsent = True
 
-
-class ConnectTimeoutError(UpstreamError):
+class ConnectTimeoutError(UpstreamError, code="connect_timeout", status=504, unsent=True):
     """The upstream did not accept the connection in time."""
 
-    code = "connect_timeout"
-    status = 504
-    unsent = True
 
-
-class TlsError(UpstreamError):
+class TlsError(UpstreamError, code="tls_failed", unsent=True):
     """The upstream's identity could not be verified."""
 
-    code = "tls_failed"
-    unsent = True
 
-
-class FirstByteTimeoutError(UpstreamError):
+class FirstByteTimeoutError(UpstreamError, code="first_byte_timeout", status=504):
     """The upstream did not begin its answer in time."""
 
-    code = "first_byte_timeout"
-    status = 504
 
-
-class IdleTimeoutError(UpstreamError):
+class IdleTimeoutError(UpstreamError, code="idle_timeout", status=504):
     """Nothing moved between client and upstream for too long."""
 
-    code = "idle_timeout"
-    status = 504
 
-
-class TotalTimeoutError(UpstreamError):
+class TotalTimeoutError(UpstreamError, code="total_timeout", status=504):
     """The exchange took longer than allowed."""
 
-    code = "total_timeout"
-    status = 504
 
-
-class ResponseError(UpstreamError):
+class ResponseError(UpstreamError, code="bad_response"):
     """The upstream's answer is not HTTP."""
 
-    code = "bad_response"
 
-
-class ResponseSizeError(ResponseError):
+class ResponseSizeError(ResponseError, code="response_head_too_large"):
     """The head of the upstream's answer is too large."""
 
-    code = "response_head_too_large"
 
-
-class TruncatedError(UpstreamError):
+class TruncatedError(UpstreamError, code="truncated"):
     """The upstream's answer ended too early."""
 
-    code = "truncated"
 
-
-class ResetError(UpstreamError):
+class ResetError(UpstreamError, code="reset"):
     """The upstream closed the connection without an answer."""
 
-    code = "reset"
 
-
-class StaleError(ResetError):
+class StaleError(ResetError, code="stale_connection", upstream=False):
     """The upstream closed an idle connection just when it was used again."""
 
-    code = "stale_connection"
-    upstream = False
 
-
-class PendingFullError(GatewayError):
+class PendingFullError(GatewayError, code="pending_full", status=503, unsent=True):
     """All connections to the upstream are busy, and too many requests wait for one."""
 
-    code = "pending_full"
-    status = 503
-    unsent = True
 
-
-class PendingTimeoutError(GatewayError):
+class PendingTimeoutError(GatewayError, code="pending_timeout", status=503, unsent=True):
     """No connection to the upstream came free in time."""
 
-    code = "pending_timeout"
-    status = 503
-    unsent = True
 
-
-class EndpointError(GatewayError):
+class EndpointError(GatewayError, code="no_endpoint", status=503, unsent=True):
     """No endpoint of the service is available."""
 
-    code = "no_endpoint"
-    status = 503
-    unsent = True
 
-
-class BreakerError(GatewayError):
+class BreakerError(GatewayError, code="breaker_open", status=503, unsent=True):
     """The circuit breaker of the service is open."""
 
-    code = "breaker_open"
-    status = 503
-    unsent = True
 
-
-class RateError(GatewayError):
+class RateError(GatewayError, code="rate_limited", status=429):
     """Too many requests in this time."""
 
-    code = "rate_limited"
-    status = 429
 
-
-class OverloadError(GatewayError):
+class OverloadError(GatewayError, code="overloaded", status=503):
     """The gateway is short of memory or time."""
 
-    code = "overloaded"
-    status = 503
 
-
-class DrainError(GatewayError):
+class DrainError(GatewayError, code="draining", status=503):
     """The gateway is leaving."""
 
-    code = "draining"
-    status = 503
 
-
-class RefusedError(GatewayError):
+class RefusedError(GatewayError, code="bad_request", status=400):
     """The request is malformed."""
 
-    code = "bad_request"
-    status = 400
 
-
-class TargetError(RefusedError):
+class TargetError(RefusedError, code="bad_target"):
     """The request target is not acceptable."""
 
-    code = "bad_target"
 
-
-class TargetSizeError(RefusedError):
+class TargetSizeError(RefusedError, code="target_too_long", status=414):
     """The request target is too long."""
 
-    code = "target_too_long"
-    status = 414
 
-
-class HeadSizeError(RefusedError):
+class HeadSizeError(RefusedError, code="head_too_large", status=431):
     """The head of the request is too large."""
 
-    code = "head_too_large"
-    status = 431
 
-
-class BodySizeError(RefusedError):
+class BodySizeError(RefusedError, code="body_too_large", status=413):
     """The body of the request is too large."""
 
-    code = "body_too_large"
-    status = 413
 
-
-class HostError(RefusedError):
+class HostError(RefusedError, code="bad_host"):
     """The request names no host, or more than one."""
 
-    code = "bad_host"
 
-
-class FramingError(RefusedError):
+class FramingError(RefusedError, code="bad_framing"):
     """The length of the request's body cannot be told for sure."""
 
-    code = "bad_framing"
 
-
-class CodingError(RefusedError):
+class CodingError(RefusedError, code="unknown_coding", status=501):
     """The request has a transfer coding other than chunked."""
 
-    code = "unknown_coding"
-    status = 501
 
-
-class VersionError(RefusedError):
+class VersionError(RefusedError, code="bad_version", status=505):
     """The request has an HTTP version other than 1.0 and 1.1."""
 
-    code = "bad_version"
-    status = 505
 
-
-class ExpectationError(RefusedError):
+class ExpectationError(RefusedError, code="bad_expectation", status=417):
     """The request expects something that is not known."""
 
-    code = "bad_expectation"
-    status = 417
 
-
-class MethodError(RefusedError):
+class MethodError(RefusedError, code="bad_method", status=501):
     """The method cannot be forwarded."""
 
-    code = "bad_method"
-    status = 501
 
-
-class RouteError(RefusedError):
+class RouteError(RefusedError, code="no_service", status=404):
     """No service has this host and path."""
 
-    code = "no_service"
-    status = 404
 
-
-class LoopError(RefusedError):
+class LoopError(RefusedError, code="loop", status=508):
     """The request has been through this gateway too often."""
 
-    code = "loop"
-    status = 508
 
-
-class UpgradeError(RefusedError):
+class UpgradeError(RefusedError, code="no_upgrade", status=501):
     """The connection cannot be upgraded here."""
-
-    code = "no_upgrade"
-    status = 501

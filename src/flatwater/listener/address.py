@@ -10,11 +10,8 @@ import socket
 from flatwater.errors import FlatwaterError
 
 
-class ListenError(FlatwaterError):
+class ListenError(FlatwaterError, code="listen", status=503):
     """The process cannot listen."""
-
-    code = "listen"
-    status = 503
 
 
 def bound(

@@ -33,10 +33,8 @@ TOTAL: Final = "total"
 _WORD: Final = re.compile(r"\s*(?P<number>\d+(?:\.\d+)?)|\s*(?P<word>[A-Za-z_]+)|\s*(?P<sign>[<>]=?|/|%)")
 
 
-class RuleError(InputError):
+class RuleError(InputError, code="rule"):
     """The alert rule is not understood."""
-
-    code = "rule"
 
 
 class Observation(msgspec.Struct, frozen=True, kw_only=True):

@@ -26,16 +26,12 @@ Sink = Callable[[dict[str, Any]], None]
 _BUSY: Final = frozenset({408, 425, 429})
 
 
-class SinkError(InputError):
+class SinkError(InputError, code="sink"):
     """The place for alerts is not understood."""
 
-    code = "sink"
 
-
-class DeliveryError(FlatwaterError):
+class DeliveryError(FlatwaterError, code="delivery"):
     """The alert could not be delivered."""
-
-    code = "delivery"
 
 
 class DeliveryStatistics(Usage, frozen=True, kw_only=True):

@@ -21,10 +21,8 @@ from flatwater.memory.heap_model import HeapError, Node
 log = logging.getLogger(__name__)
 
 
-class NotWatchable(FlatwaterError):
+class NotWatchable(FlatwaterError, code="expect"):
     """The object cannot be watched."""
-
-    code = "expect"
 
 
 class Retained(msgspec.Struct, frozen=True, kw_only=True):

@@ -37,10 +37,8 @@ _SYNONYMS = {"&&": "and", "||": "or", "!": "not"}
 _CONSTANTS = {"True": True, "true": True, "False": False, "false": False, "None": None, "null": None}
 
 
-class PathError(InputError):
+class PathError(InputError, code="jsonpath"):
     """The JSONPath is not understood."""
-
-    code = "jsonpath"
 
 
 @dataclass(frozen=True, slots=True)

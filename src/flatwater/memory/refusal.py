@@ -14,38 +14,24 @@ _AGENT = "start it with `flatwater exec -- COMMAND`, or with FLATWATER_AGENT=1 w
 VERSIONS = (3, 11), (3, 13)
 
 
-class AttachError(FlatwaterError):
+class AttachError(FlatwaterError, code="attach", status=409):
     """The process could not be attached to."""
 
-    code = "attach"
-    status = 409
 
-
-class GoneError(AttachError):
+class GoneError(AttachError, code="attach_gone", status=404):
     """There is no such process any more."""
 
-    code = "attach_gone"
-    status = 404
 
-
-class RightsError(AttachError):
+class RightsError(AttachError, code="attach_rights", status=403):
     """The kernel does not let us look into that process."""
 
-    code = "attach_rights"
-    status = 403
 
-
-class UnsupportedError(AttachError):
+class UnsupportedError(AttachError, code="attach_unsupported"):
     """That process cannot be examined."""
 
-    code = "attach_unsupported"
 
-
-class BusyError(AttachError):
+class BusyError(AttachError, code="attach_busy", status=503):
     """The process did not let us in at this moment."""
-
-    code = "attach_busy"
-    status = 503
 
 
 def check_process(pid: int) -> int:

@@ -28,10 +28,8 @@ _KNOWN = {"stat", "cmdline", "children"}
 _PIDS = re.compile(r"\s*\d+(\s*,\s*\d+)*\s*")
 
 
-class SelectorError(InputError):
+class SelectorError(InputError, code="selector"):
     """The selection is not understood."""
-
-    code = "selector"
 
 
 @dataclass(frozen=True, slots=True)

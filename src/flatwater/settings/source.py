@@ -30,10 +30,8 @@ class Flag(Struct, frozen=True):
     value: Any
 
 
-class SettingsError(SettingError):
+class SettingsError(SettingError, code="settings"):
     """The settings are wrong."""
-
-    code = "settings"
 
     def __init__(self, problems: Iterable[Problem]) -> None:
         self.problems = tuple(problems)

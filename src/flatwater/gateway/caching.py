@@ -43,9 +43,9 @@ class Caching:
         else:
             await self._fetch(transit, upstream, found, extra, self._flights.alone())
 
-    def lookup(self, request: Request, upstream: Upstream) -> Found:
-        key = cache_key(request.scheme.encode(), request.host, _asked(request), upstream.namespace)
-        return self._cache.lookup(request.method, key, request.headers, upstream.policy)
+    def lookup(self, request: Request, upstream: Upstream, key: bytes = b"") -> Found:
+        """``key`` is that of :func:`asked_key`, if it is known."""
+        return self._cache.lookup(request.method, key or asked_key(request, upstream), request.headers, upstream.policy)
 
     async def _together(self, transit: Transit, upstream: Upstream, found: Miss, extra: Headers) -> None:
         """One request asks, the others wait for what it gets."""
@@ -158,8 +158,10 @@ def copy_request(request: Request) -> Request:
     return copy
 
 
-def _asked(request: Request) -> bytes:
-    return request.path + b"?" + request.query if request.query else request.path
+def asked_key(request: Request, upstream: Upstream) -> bytes:
+    """The key of what a request asks for."""
+    target = request.path + b"?" + request.query if request.query else request.path
+    return cache_key(request.scheme.encode(), request.host, target, upstream.namespace)
 
 
 async def _nothing() -> dict[str, object]:

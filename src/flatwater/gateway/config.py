@@ -30,7 +30,8 @@ class Listen(msgspec.Struct, frozen=True, kw_only=True):
 
 class Front(msgspec.Struct, frozen=True, kw_only=True):
     """What is asked of every request, and what is kept of it. ``trusted_proxies`` are networks (CIDR) whose Forwarded
-    and X-Forwarded-* fields are continued; those of others are replaced."""
+    and X-Forwarded-* fields are continued; those of others are replaced. ``memo_entries``: how many heads of requests
+    are known again by their bytes, 0 for none; longer ones than ``memo_head_bytes`` are not."""
 
     max_target_bytes: int = 8 * 1024
     max_head_bytes: int = 32 * 1024
@@ -40,6 +41,9 @@ class Front(msgspec.Struct, frozen=True, kw_only=True):
     via: str = "flatwater"
     history_entries: int = 1000
     history_bytes: int = 2**20
+    memo_entries: int = 2000
+    memo_bytes: int = 8 * 2**20
+    memo_head_bytes: int = 2 * 1024
     max_tasks: int = 10_000
     linger_s: float = 1.0
 

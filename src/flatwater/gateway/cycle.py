@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import MutableMapping
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
-from flatwater.gateway.message import write_chunk, write_end
+from flatwater.gateway.message import STATUS_LINES, write_chunk, write_end
 
 if TYPE_CHECKING:
     from flatwater.gateway.front import App, FrontConnection
@@ -17,10 +16,6 @@ log = logging.getLogger(__name__)
 
 Event = MutableMapping[str, Any]
 
-_LINES = {
-    status: b"HTTP/1.1 %d %b\r\n" % (status, HTTPStatus(status).phrase.encode() if status in set(HTTPStatus) else b"")
-    for status in range(200, 600)
-}
 _INTERIM = {102: b"Processing", 103: b"Early Hints"}
 _ERROR: list[tuple[bytes, bytes]] = [(b"content-length", b"0"), (b"x-flatwater-reason", b"internal")]
 
@@ -160,7 +155,7 @@ class Cycle:
         if self._expects:  # the client waits for a 100 that will not come: nobody knows whether it sends the body
             self.keep_alive = False
         said_close = False
-        lines = [_LINES[status], stored]
+        lines = [STATUS_LINES[status], stored]
         for name, value in headers:
             if name == b"content-length":
                 self._left = int(value)

@@ -38,6 +38,13 @@ class Answer:
         return found
 
     @property
+    def lines(self) -> bytes:
+        """The header section as it is sent, without the empty line."""
+        if self.head is not None:
+            return self.head
+        return b"".join([b"%b: %b\r\n" % item for item in self.response.headers])
+
+    @property
     def response(self) -> Response:
         """The response with its header list, which is made when it is asked for."""
         if self._response is None:

@@ -24,7 +24,11 @@ from flatwater.errors import ClosedError, LimitError
 from flatwater.gateway.config import Front as FrontRule
 from flatwater.gateway.config import Listen
 from flatwater.gateway.cycle import Cycle
-from flatwater.gateway.error import HeadSizeError, OverloadError, RefusedError, TargetError, TargetSizeError
+from flatwater.gateway.error import HeadSizeError, OverloadError, RefusedError, TargetSizeError
+from flatwater.gateway.head import Head
+from flatwater.gateway.intake import Intake
+from flatwater.gateway.message import Headers
+from flatwater.gateway.proxy import Known, Proxy
 from flatwater.gateway.sweeper import Sweeper
 
 log = logging.getLogger(__name__)
@@ -51,10 +55,10 @@ class Hall:
 
     kind = "client connections"
 
-    def __init__(self, app: App, listen: Listen, front: FrontRule, tasks: TaskGroup, *, ledger: Ledger) -> None:
+    def __init__(self, app: Proxy, listen: Listen, front: FrontRule, tasks: TaskGroup, *, ledger: Ledger) -> None:
         self.name = "gateway clients"
         self.app = app
-        self.quick: Callable[[Any, Any], bool] | None = getattr(app, "quick", None)
+        self.known = app.heads.get
         self.listen = listen
         self.front = front
         self.tasks = tasks
@@ -91,59 +95,45 @@ class Hall:
         )
 
 
-class FrontConnection(asyncio.Protocol):
+class FrontConnection(Intake):
     """A client's connection. Requests that arrive while one is answered wait their turn, and reading pauses."""
 
     __slots__ = (
         "_address",
+        "_bare",
+        "_client",
         "_early",
-        "_expects",
         "_extensions",
-        "_framed",
         "_hall",
         "_head_bytes",
-        "_headers",
         "_idle_from",
-        "_in_head",
-        "_parser",
-        "_pending",
+        "_keep_alive",
+        "_latest",
         "_queue",
         "_refusal",
+        "_resting",
         "_scheme",
         "_server",
         "_state",
-        "_url",
-        "closed",
         "cycle",
-        "loop",
-        "reading_paused",
         "side",
-        "transport",
-        "writable",
-        "writing_paused",
     )
 
     def __init__(self, hall: Hall, state: Any) -> None:
+        super().__init__(hall.front)
         self._hall = hall
         self._state = state
-        self.loop = asyncio.get_running_loop()
-        self.transport: asyncio.Transport = cast(asyncio.Transport, None)
         self.cycle: Cycle | None = None
         self.side: Any = None  # a tunnel's end, once the connection is one
-        self.closed = False
-        self.reading_paused = self.writing_paused = False
-        self.writable: asyncio.Future[None] | None = None
-        self._parser = httptools.HttpRequestParser(self)
         self._queue: deque[Cycle] = deque()
         self._refusal: RefusedError | None = None  # what is answered when the requests before it are
         self._early = b""  # bytes after the head of an upgrade
-        self._in_head = True
         self._head_bytes = 0
         self._idle_from = 0.0  # 0: the next sweep sets it
-        self._url = b""
-        self._headers: list[tuple[bytes, bytes]] = []
-        self._expects = self._framed = False
-        self._pending: Cycle | None = None  # a request without a body, until its end has been parsed
+        self._bare = False  # this is a request without a body whose turn it is
+        self._keep_alive = True  # after it
+        self._resting = True  # nothing is under way: the next bytes begin a request, whose turn it is
+        self._latest: Head | None = None  # the last request without a body in this read
         self._extensions = {
             "http.response.trailers": {},
             "flatwater.abort": self.abort,
@@ -161,6 +151,7 @@ class FrontConnection(asyncio.Protocol):
             self._server = self._server[:2]
         else:
             self._address = None
+        self._client = self._address[0] if self._address else ""
         self._scheme = "https" if transport.get_extra_info("sslcontext") is not None else "http"
         hall = self._hall
         hall.accepted += 1
@@ -170,6 +161,13 @@ class FrontConnection(asyncio.Protocol):
             self._refuse_now(OverloadError("too many connections"))
 
     def data_received(self, data: bytes) -> None:
+        resting = self._resting
+        if resting and (head := self._hall.known(data)) is not None and head.request.scheme == self._scheme:
+            self._idle_from = 0.0
+            self._head_bytes = 0
+            self._answer(head)
+            return
+        self._resting = False
         if self.side is not None:
             self.side.feed(data)
             return
@@ -178,6 +176,14 @@ class FrontConnection(asyncio.Protocol):
             return
         self._idle_from = 0.0
         self._head_bytes += len(data)
+        self._parse(data)
+        head = self._latest
+        if head is not None and resting and self._begun == 1 and self._between and self._refusal is None:
+            self._hall.app.heads.offer(data, head)  # the parser has found this one head in it, and nothing else
+
+    def _parse(self, data: bytes) -> None:
+        self._begun = 0
+        self._latest = None
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
@@ -191,12 +197,11 @@ class FrontConnection(asyncio.Protocol):
         else:
             if self._head_bytes > self._hall.front.max_head_bytes:
                 self._check_head()
-
-    def eof_received(self) -> None:
-        """Closes the transport, which calls connection_lost."""
+            elif self.cycle is None:
+                self._rest()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.closed = True
+        super().connection_lost(exc)
         self._hall.connections.discard(self)
         self._state.connections.discard(self)
         if self.side is not None:
@@ -205,81 +210,31 @@ class FrontConnection(asyncio.Protocol):
             if cycle is not None:
                 cycle.disconnect()
         self._queue.clear()
-        self._wake_writer()
-
-    def pause_writing(self) -> None:
-        self.writing_paused = True
-
-    def resume_writing(self) -> None:
-        self.writing_paused = False
-        self._wake_writer()
 
     # httptools
-
-    def on_message_begin(self) -> None:
-        self._url = b""
-        self._headers = []
-        self._expects = self._framed = False
-        self._in_head = True
-
-    def on_url(self, url: bytes) -> None:
-        self._url += url
-        if len(self._url) > self._hall.front.max_target_bytes:
-            raise TargetSizeError(f"it is longer than {self._hall.front.max_target_bytes} bytes")
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if not self._in_head:
-            return  # a trailer: discarded (RFC 9110, 6.5.1), or it would pass for a header that was checked
-        name = name.lower()
-        headers = self._headers
-        headers.append((name, value))
-        if len(headers) > self._hall.front.max_headers:
-            raise HeadSizeError(f"there are more than {self._hall.front.max_headers} fields")
-        if name == b"expect":
-            self._expects = value.lower() == b"100-continue"
-        elif name == b"content-length" or name == b"transfer-encoding":
-            self._framed = True
 
     def on_headers_complete(self) -> None:
         self._in_head = False
         self._head_bytes = 0
         parser = self._parser
-        version = parser.get_http_version()
-        url = self._url
-        if url[:1] != b"/":
-            url = _absolute(url, self._headers)
-        path, _, query = url.partition(b"?")
-        text = path.decode("latin-1")
-        cycle = Cycle(self, keep_alive=version == "1.1" and parser.should_keep_alive(), expects=self._expects)
-        extensions: dict[str, Any] = self._extensions
-        if parser.should_upgrade():
-            cycle.keep_alive = False
-            extensions = {**extensions, "flatwater.tunnel": self}
-        cycle.scope = {
-            "type": "http",
-            "asgi": _ASGI,
-            "http_version": version,
-            "server": self._server,
-            "client": self._address,
-            "scheme": self._scheme,
-            "method": parser.get_method().decode("ascii"),
-            "root_path": "",
-            "path": unquote(text) if "%" in text else text,
-            "raw_path": path,
-            "query_string": query,
-            "headers": self._headers,
-            "extensions": extensions,
-            "flatwater.whole": cycle.whole,
-        }
-        if self.cycle is None:
-            self.cycle = cycle
-            if self._framed or parser.should_upgrade():
-                self._start(cycle)
-            else:
-                self._pending = cycle
-        else:
+        if self._url[:1] != b"/":
+            self._take_authority()
+        upgrades = parser.should_upgrade()
+        self._keep_alive = not upgrades and parser.get_http_version() == "1.1" and parser.should_keep_alive()
+        busy = self.cycle is not None
+        if not (busy or upgrades or self._framed or self._expects):
+            self._bare = True  # on_message_complete follows at once
+            return
+        path, _, query = self._url.partition(b"?")
+        method = parser.get_method().decode("ascii")
+        cycle = self._cycle(method, parser.get_http_version(), path, query, self._headers)
+        if upgrades:
+            cycle.scope["extensions"] = {**self._extensions, "flatwater.tunnel": self}
+        if busy:
             self._queue.append(cycle)
             self.pause_reading()
+        else:
+            self._start(cycle)
 
     def on_body(self, data: bytes) -> None:
         cycle = self._queue[-1] if self._queue else self.cycle
@@ -291,12 +246,14 @@ class FrontConnection(asyncio.Protocol):
         self._head_bytes = 0
 
     def on_message_complete(self) -> None:
+        self._between = True
+        if self._bare:
+            self._bare = False
+            self._begin()
+            return
         cycle = self._queue[-1] if self._queue else self.cycle
         if cycle is not None:
             cycle.end()
-            if cycle is self._pending:
-                self._pending = None
-                self._begin(cycle)
 
     # For cycles and tunnels.
 
@@ -305,22 +262,6 @@ class FrontConnection(asyncio.Protocol):
         self.side = side
         early, self._early = self._early, b""
         return early
-
-    def pause_reading(self) -> None:
-        if not self.reading_paused and not self.closed:
-            self.reading_paused = True
-            self.transport.pause_reading()
-
-    def resume_reading(self) -> None:
-        if self.reading_paused and not self.closed:
-            self.reading_paused = False
-            self.transport.resume_reading()
-
-    async def drain(self) -> None:
-        while self.writing_paused and not self.closed:
-            if self.writable is None or self.writable.done():
-                self.writable = self.loop.create_future()
-            await self.writable
 
     def finished(self, cycle: Cycle) -> None:
         """The answer of ``cycle`` is written."""
@@ -336,15 +277,8 @@ class FrontConnection(asyncio.Protocol):
             self._refuse_now(self._refusal)
         else:
             self._idle_from = 0.0
+            self._rest()
             self.resume_reading()
-
-    def close(self) -> None:
-        """Close when what was written is sent."""
-        if not self.closed:
-            self.transport.close()
-
-    def abort(self) -> None:
-        self.transport.abort()
 
     def _inform(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         """An interim answer to the request under way."""
@@ -378,13 +312,66 @@ class FrontConnection(asyncio.Protocol):
             self._hall.timeouts += 1
             self.abort() if dawdles else self.close()
 
-    def _begin(self, cycle: Cycle) -> None:
-        """Start a request that is here in full: from the cache, or with a task."""
-        quick = self._hall.quick
-        if quick is None or self.writing_paused or not quick(cycle.scope, cycle.whole):
+    def _rest(self) -> None:
+        """Nothing is under way; perhaps the next bytes begin a request."""
+        self._resting = self._between and self._refusal is None and self.side is None
+
+    def _begin(self) -> None:
+        """Start a request without a body, which is here in full and whose turn it is."""
+        parser = self._parser
+        path, _, query = self._url.partition(b"?")
+        method, version = parser.get_method().decode("ascii"), parser.get_http_version()
+        head = self._hall.app.recognise(method, version, path, query, self._headers, self._scheme, self._keep_alive)
+        if head is None:
+            cycle = self._cycle(method, version, path, query, self._headers)
+            cycle.end()
             self._start(cycle)
         else:
-            self._hall.requests += 1
+            self._latest = head
+            self._answer(head)
+
+    def _answer(self, head: Head) -> None:
+        """Answer a request without a body from the cache, or with a task."""
+        known: Known | None = None
+        hall = self._hall
+        if not self.writing_paused and (known := hall.app.quick(head, self._client, self.transport.write)) is None:
+            hall.requests += 1
+            self._state.total_requests += 1
+            if not head.keep_alive or hall.draining:
+                self._resting = False
+                self.close()
+            return
+        self._resting = False
+        request = head.request
+        self._keep_alive = head.keep_alive
+        self._expects = False
+        cycle = self._cycle(head.method, request.version, request.path, request.query, head.fields)
+        if known is not None:
+            cycle.scope["flatwater.known"] = known
+        cycle.end()
+        self._start(cycle)
+
+    def _cycle(self, method: str, version: str, path: bytes, query: bytes, headers: Headers) -> Cycle:
+        """A request as an ASGI app gets it."""
+        text = path.decode("latin-1")
+        cycle = Cycle(self, keep_alive=self._keep_alive, expects=self._expects)
+        cycle.scope = {
+            "type": "http",
+            "asgi": _ASGI,
+            "http_version": version,
+            "server": self._server,
+            "client": self._address,
+            "scheme": self._scheme,
+            "method": method,
+            "root_path": "",
+            "path": unquote(text) if "%" in text else text,
+            "raw_path": path,
+            "query_string": query,
+            "headers": headers,
+            "extensions": self._extensions,
+            "flatwater.whole": cycle.whole,
+        }
+        return cycle
 
     def _start(self, cycle: Cycle) -> None:
         self.cycle = cycle
@@ -417,6 +404,7 @@ class FrontConnection(asyncio.Protocol):
     def _refuse_now(self, error: RefusedError | OverloadError) -> None:
         self._hall.refused += 1
         self._refusal = RefusedError()
+        self._resting = False
         self._idle_from = self._hall.now
         self._head_bytes = 0
         self.transport.write(_refusal(error))
@@ -432,27 +420,8 @@ class FrontConnection(asyncio.Protocol):
         if self._head_bytes > _MAX_LINGER_BYTES:
             self.abort()
 
-    def _wake_writer(self) -> None:
-        if self.writable is not None and not self.writable.done():
-            self.writable.set_result(None)
-
 
 _ASGI = {"version": "3.0", "spec_version": "2.4"}
-
-
-def _absolute(url: bytes, headers: list[tuple[bytes, bytes]]) -> bytes:
-    """The path of a target in absolute form; its authority replaces the Host field (RFC 9112, 3.2.2)."""
-    scheme, separator, rest = url.partition(b"://")
-    if not separator or scheme.lower() not in (b"http", b"https"):
-        return url  # the app refuses it
-    cut = min((at for at in (rest.find(b"/"), rest.find(b"?")) if at >= 0), default=len(rest))
-    authority, path = rest[:cut], rest[cut:]
-    if not authority or b"@" in authority:
-        raise TargetError("its authority is not acceptable")
-    hosts = [index for index, (name, _) in enumerate(headers) if name == b"host"]
-    if len(hosts) == 1:
-        headers[hosts[0]] = (b"host", authority)
-    return path if path.startswith(b"/") else b"/" + path
 
 
 def _refusal(error: RefusedError | OverloadError) -> bytes:

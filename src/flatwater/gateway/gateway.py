@@ -18,6 +18,7 @@ from flatwater.gateway.cache import HttpCache, HttpCacheStatistics
 from flatwater.gateway.caching import Caching
 from flatwater.gateway.config import Config
 from flatwater.gateway.flight import Flights, FlightStatistics
+from flatwater.gateway.head import Heads
 from flatwater.gateway.overload import Overload, OverloadStatistics, Read, Thresholds
 from flatwater.gateway.proxy import Hook, Proxy
 from flatwater.gateway.request import Inspector
@@ -99,6 +100,12 @@ class Gateway:
             self.tasks,
             self.background,
             self.history,
+            Heads(
+                max_entries=front.memo_entries,
+                max_bytes=front.memo_bytes,
+                max_head_bytes=front.memo_head_bytes,
+                ledger=ledger,
+            ),
             max_requests=front.max_requests,
             linger_s=front.linger_s,
             pressure=self.overload,
@@ -222,7 +229,7 @@ class Gateway:
             upstream.start()
         gone = [upstream for upstream in self._services.values() if upstream not in services.values()]
         self._services = services
-        self.app.routes = routes  # from here on new requests go by the new configuration
+        self.app.use(routes)
         if self.cache is not None and self.flights is not None and self.app.caching is None:
             self.app.caching = Caching(self.cache, self.flights, self.app.forwarder, self.background)
         for upstream in gone:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from http import HTTPStatus
 
 import msgspec
 
@@ -10,6 +11,11 @@ from flatwater.gateway.error import FramingError
 
 Header = tuple[bytes, bytes]
 Headers = list[Header]
+
+STATUS_LINES = {
+    status: b"HTTP/1.1 %d %b\r\n" % (status, HTTPStatus(status).phrase.encode() if status in set(HTTPStatus) else b"")
+    for status in range(200, 600)
+}
 
 IDEMPOTENT = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"})
 """Methods that may be sent again when nobody knows whether they were acted on (RFC 9110, section 9.2.2)."""

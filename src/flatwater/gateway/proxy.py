@@ -10,12 +10,13 @@ from typing import Protocol
 
 from flatwater.bounded import History, TaskGroup
 from flatwater.errors import ClosedError, LimitError
-from flatwater.gateway.caching import Caching
+from flatwater.gateway.caching import Caching, asked_key
 from flatwater.gateway.error import GatewayError, OverloadError, UpgradeError
 from flatwater.gateway.forward import Forwarder, watch
-from flatwater.gateway.found import Answer as Found
-from flatwater.gateway.message import Headers
-from flatwater.gateway.request import Inspector, Request
+from flatwater.gateway.found import Answer, Found
+from flatwater.gateway.head import Head, Heads
+from flatwater.gateway.message import STATUS_LINES, Headers
+from flatwater.gateway.request import Inspector, Request, fresh_id
 from flatwater.gateway.route import Routes
 from flatwater.gateway.transit import LEFT, Receive, Record, Scope, Send, Transit, refuse
 from flatwater.gateway.tunnel import tunnel
@@ -23,7 +24,11 @@ from flatwater.gateway.upstream import Upstream
 
 log = logging.getLogger(__name__)
 
-Whole = Callable[[int, Headers, bytes], bool]
+Write = Callable[[bytes], None]
+
+Known = tuple[Request, Upstream, bytes, Found | None]
+"""A request that was checked, its service, the path that this gets, and what was found in the cache if that was asked.
+"""
 
 
 class Hook(Protocol):
@@ -49,7 +54,8 @@ class Pressure(Protocol):
 
 
 class Proxy:
-    """Answers one request per call. ``routes`` and ``caching`` are replaced when the configuration is."""
+    """Answers one request per call. ``caching`` is set, and the routes are replaced with ``use``, when the
+    configuration is applied."""
 
     def __init__(
         self,
@@ -57,6 +63,7 @@ class Proxy:
         tasks: TaskGroup,
         hooks: TaskGroup,
         history: History[Record],
+        heads: Heads,
         *,
         max_requests: int,
         linger_s: float,
@@ -64,6 +71,7 @@ class Proxy:
     ) -> None:
         self.routes: Routes[Upstream] = Routes()
         self.caching: Caching | None = None
+        self.heads = heads
         self.forwarder = Forwarder(inspector, tasks, linger_s=linger_s)
         self.hooks: list[Hook] = []
         self.draining = False
@@ -77,6 +85,12 @@ class Proxy:
         self._pressure = pressure
         self._transits: dict[Transit, None] = {}
         self._via = (b"via", inspector.via)
+        self._hit_lines = b"via: %b\r\nx-request-id: %%b\r\n" % inspector.via.replace(b"%", b"%%")
+
+    def use(self, routes: Routes[Upstream]) -> None:
+        """From here on new requests go by ``routes``."""
+        self.routes = routes
+        self.heads.clear()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -98,34 +112,69 @@ class Proxy:
         finally:
             self._over(transit)
 
-    def quick(self, scope: Scope, whole: Whole) -> bool:
-        """Answer from the cache at once, without a task; False when the app must be called (which goes on from here).
+    def recognise(
+        self, method: str, version: str, path: bytes, query: bytes, fields: Headers, scheme: str, keep_alive: bool
+    ) -> Head | None:
+        """What follows from the head of a request without a body; None when it is to be refused, which the app does.
 
-        For servers that have the whole request at hand (flatwater.gateway.front).
+        For servers that have the whole request at hand (flatwater.gateway.front), as ``quick``.
         """
+        try:
+            request = self._inspector.check(method, version, path, query, fields, scheme)
+            upstream, rest = self.routes.find(request.host, request.path)
+        except GatewayError:
+            return None
+        cached = upstream.quick and request.length == 0 and not request.upgrade and not request.expects
+        key = asked_key(request, upstream) if cached else b""
+        return Head(request, upstream, rest, fields, key, keep_alive=keep_alive)
+
+    def quick(self, head: Head, client: str, write: Write) -> Known | None:
+        """Answer from the cache at once, without a task. Otherwise nothing is written, and what is known so far is
+        returned: the app, which must be called, goes on from there when it is ``flatwater.known`` in its scope."""
         caching = self.caching
         pressure = self._pressure
-        if caching is None or self.draining or (pressure is not None and (pressure.draining or pressure.refusing)):
-            return False
-        began = time.perf_counter()
-        try:
-            request = self._inspector.inspect(scope)
-            upstream, path = self.routes.find(request.host, request.path)
-        except GatewayError:
-            return False  # the app finds the same, and says it
-        if not upstream.quick or request.length != 0 or request.upgrade:
-            return False
-        found = caching.lookup(request, upstream)
-        if type(found) is not Found:
-            scope["flatwater.looked_up"] = (request, upstream, path, found)
-            return False
-        response = found.response
-        whole(response.status, [*response.headers, self._via, (b"x-request-id", request.id)], response.body)
+        found: Found | None = None
+        if (
+            head.key
+            and caching is not None
+            and not self.draining
+            and (pressure is None or not (pressure.draining or pressure.refusing))
+        ):
+            began = time.perf_counter()
+            found = caching.lookup(head.request, head.upstream, head.key)
+            if type(found) is Answer:
+                self._hit(head, client, found, began, write)
+                return None
+        return head.request.arrived(client), head.upstream, head.path, found
+
+    def _hit(self, head: Head, client: str, found: Answer, began: float, write: Write) -> None:
+        id = head.request.id or fresh_id()
+        status = found.status
+        close = b"\r\n" if head.keep_alive else b"connection: close\r\n\r\n"
+        write(b"".join((STATUS_LINES[status], found.lines, self._hit_lines % id, close, found.body)))
         self.requests += 1
         duration_s = time.perf_counter() - began
-        upstream.hit(response.status, duration_s)
-        self._note(request, upstream.name, response.status, "", duration_s, "", found.kind, 0)
-        return True
+        upstream = head.upstream
+        upstream.hit(status, duration_s)
+        record = Record(
+            time.time() - duration_s,
+            upstream.name,
+            head.method,
+            head.target,
+            status,
+            "",
+            duration_s,
+            client,
+            id.decode(),
+            "",
+            found.kind,
+            0,
+        )
+        self._history.add(record)
+        if self.hooks:
+            request = head.request.arrived(client)
+            request.id = id
+            self._run_hooks(request, record)
 
     def __len__(self) -> int:
         """How many requests are under way."""
@@ -154,7 +203,7 @@ class Proxy:
             raise OverloadError
         if len(self._transits) > self._max_requests:
             raise OverloadError(f"{self._max_requests} requests are under way")
-        if (known := transit.scope.get("flatwater.looked_up")) is not None:
+        if (known := transit.scope.get("flatwater.known")) is not None:
             request, upstream, path, transit.found = known
         else:
             request = transit.request = self._inspector.inspect(transit.scope)

@@ -98,6 +98,26 @@ class Request:
     scheme: str
     special: dict[bytes, bytes]
 
+    def arrived(self, client: str) -> Request:
+        """The same request from ``client``, with an id of its own unless the head gave one."""
+        request = Request()
+        request.method = self.method
+        request.path = self.path
+        request.query = self.query
+        request.target = self.target
+        request.host = self.host
+        request.client = client
+        request.headers = self.headers
+        request.length = self.length
+        request.expects = self.expects
+        request.upgrade = self.upgrade
+        request.takes_trailers = self.takes_trailers
+        request.id = self.id or fresh_id()
+        request.version = self.version
+        request.scheme = self.scheme
+        request.special = self.special
+        return request
+
 
 class Inspector:
     """Checks requests by the rules of ``front``, for one gateway."""
@@ -119,17 +139,34 @@ class Inspector:
 
     def inspect(self, scope: Scope) -> Request:
         """Raises RefusedError (and its kinds) with the status that the client gets."""
-        request = Request()
-        name = scope["method"]
-        request.method = _METHODS.get(name) or _method(name)
-        request.version = version = scope["http_version"]
-        if version != "1.1" and version not in ("1.0", "2", "3"):
-            raise VersionError(version)
-        self._target(request, scope)
+        path = scope.get("raw_path") or scope["path"].encode()
+        root = scope.get("root_path")
+        if root and path.startswith(root_path := root.encode()):
+            path = path[len(root_path) :] or b"/"
+        scheme = scope.get("scheme", "http")
+        request = self.check(
+            scope["method"], scope["http_version"], path, scope["query_string"], scope["headers"], scheme
+        )
         client = scope.get("client")
         request.client = client[0] if client else ""
-        request.scheme = scope.get("scheme", "http")
-        request.special = special = self._fields(request, scope["headers"])
+        request.id = request.id or fresh_id()
+        return request
+
+    def check(
+        self, method: str, version: str, path: bytes, query: bytes, headers: Headers, scheme: str = "http"
+    ) -> Request:
+        """What follows from the head alone: the client is open, and so is the id unless the head gives one.
+
+        Raises as ``inspect``."""
+        request = Request()
+        request.method = _METHODS.get(method) or _method(method)
+        request.version = version
+        if version != "1.1" and version not in ("1.0", "2", "3"):
+            raise VersionError(version)
+        self._target(request, path, query)
+        request.client = ""
+        request.scheme = scheme
+        request.special = special = self._fields(request, headers)
         host = special.get(b"host")
         if not host or host.translate(None, _HOST):
             host = self._odd_host(version, host)
@@ -137,20 +174,14 @@ class Inspector:
         if len(special) <= 1:  # nothing but Host, as most are
             request.length = 0
             request.expects = request.takes_trailers = False
-            request.upgrade = b""
-            request.id = b"%b%010x" % (_id_prefix, next(_ids))
+            request.upgrade = request.id = b""
             return request
         self._framing(request, special)
         self._connection(request, special)
-        request.id = _request_id(special.get(b"x-request-id"))
+        request.id = _given_id(special.get(b"x-request-id"))
         return request
 
-    def _target(self, request: Request, scope: Scope) -> None:
-        path = scope.get("raw_path") or scope["path"].encode()
-        root = scope.get("root_path")
-        if root and path.startswith(root_path := root.encode()):
-            path = path[len(root_path) :] or b"/"
-        query = scope["query_string"]
+    def _target(self, request: Request, path: bytes, query: bytes) -> None:
         if len(path) + len(query) > self._front.max_target_bytes:
             raise TargetSizeError(f"it is longer than {self._front.max_target_bytes} bytes")
         if path[:1] != b"/":
@@ -277,10 +308,16 @@ def _client_fields(client: str, scheme: str) -> tuple[bytes, bytes, bytes]:
     return name, b"for=%b;proto=%b" % (node, proto), proto
 
 
-def _request_id(given: bytes | None) -> bytes:
+def fresh_id() -> bytes:
+    """An id for a request that brought none: unique in this process, and most likely among processes."""
+    return b"%b%010x" % (_id_prefix, next(_ids))
+
+
+def _given_id(given: bytes | None) -> bytes:
+    """The id that a request brought; empty when there is none that could be passed on."""
     if given and len(given) <= _MAX_ID_BYTES and not given.translate(None, _VISIBLE):
         return given
-    return b"%b%010x" % (_id_prefix, next(_ids))
+    return b""
 
 
 def _method(name: str) -> bytes:

@@ -1,0 +1,67 @@
+"""The heads of a connection's requests as llhttp finds them, within limits."""
+
+from __future__ import annotations
+
+import httptools
+
+from flatwater.gateway.config import Front
+from flatwater.gateway.error import HeadSizeError, TargetError, TargetSizeError
+from flatwater.gateway.flow import Flow
+from flatwater.gateway.message import Headers
+
+
+class Intake(Flow):
+    """Gathers one head after the other. Raises HeadSizeError and TargetSizeError from within the parser."""
+
+    __slots__ = ("_begun", "_between", "_expects", "_framed", "_headers", "_in_head", "_limits", "_parser", "_url")
+
+    def __init__(self, limits: Front) -> None:
+        super().__init__()
+        self._limits = limits
+        self._parser = httptools.HttpRequestParser(self)
+        self._between = True  # the parser is between two requests
+        self._begun = 0  # requests in this read
+        self._in_head = True
+        self._url = b""
+        self._headers: Headers = []
+        self._expects = self._framed = False
+
+    def on_message_begin(self) -> None:
+        self._begun += 1
+        self._between = False
+        self._in_head = True
+        self._url = b""
+        self._headers = []
+        self._expects = self._framed = False
+
+    def on_url(self, url: bytes) -> None:
+        self._url += url
+        if len(self._url) > self._limits.max_target_bytes:
+            raise TargetSizeError(f"it is longer than {self._limits.max_target_bytes} bytes")
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self._in_head:
+            return  # a trailer: discarded (RFC 9110, 6.5.1), or it would pass for a header that was checked
+        name = name.lower()
+        headers = self._headers
+        headers.append((name, value))
+        if len(headers) > self._limits.max_headers:
+            raise HeadSizeError(f"there are more than {self._limits.max_headers} fields")
+        if name == b"expect":
+            self._expects = value.lower() == b"100-continue"
+        elif name == b"content-length" or name == b"transfer-encoding":
+            self._framed = True
+
+    def _take_authority(self) -> None:
+        """A target in absolute form: its authority replaces the Host field (RFC 9112, 3.2.2). Raises TargetError."""
+        scheme, separator, rest = self._url.partition(b"://")
+        if not separator or scheme.lower() not in (b"http", b"https"):
+            return  # the app refuses it
+        cut = min((at for at in (rest.find(b"/"), rest.find(b"?")) if at >= 0), default=len(rest))
+        authority, path = rest[:cut], rest[cut:]
+        if not authority or b"@" in authority:
+            raise TargetError("its authority is not acceptable")
+        hosts = [index for index, (name, _) in enumerate(self._headers) if name == b"host"]
+        if len(hosts) == 1:
+            self._headers[hosts[0]] = (b"host", authority)
+        self._url = path if path.startswith(b"/") else b"/" + path

@@ -37,7 +37,7 @@ class ShelfMachine(RuleBasedStateMachine):
         assert self.shelf.put(key, 100.0, rest, b"x" * size, 0.0) == kept
         if not kept:
             return
-        while self.bytes() + cost > self.shelf.max_bytes or len(self.model) >= self.shelf.max_entries:
+        while self.bytes() + cost > self.shelf.room.max_bytes or len(self.model) >= self.shelf.room.max_entries:
             self.model.popitem(last=False)
         self.model[key] = (rest + b"x" * size, cost)
 
@@ -76,9 +76,9 @@ class ShelfMachine(RuleBasedStateMachine):
         if not hasattr(self, "shelf"):
             return
         assert set(self.shelf.slots.keys()) == set(self.model)
-        assert self.shelf.bytes == self.bytes() <= self.shelf.max_bytes
+        assert self.shelf.room.bytes == self.bytes() <= self.shelf.room.max_bytes
         statistics = self.shelf.statistics()
-        assert statistics.size == len(self.model) <= self.shelf.max_entries
+        assert statistics.size == len(self.model) <= self.shelf.room.max_entries
 
 
 class CacheMachine(RuleBasedStateMachine):

@@ -1,7 +1,6 @@
 """A cache bounded in entries, in bytes and in time.
 
-cachebox's LRU keeps the order; the bytes and the time are counted here, because its own byte bound keeps serving the
-old value when an overwrite is too large, and its caches with a time to live do not evict the least recently used.
+The time is kept here, because cachebox's caches with a time to live do not evict the least recently used.
 """
 
 from __future__ import annotations
@@ -12,9 +11,8 @@ from heapq import heappop, heappush
 from math import inf
 from typing import Generic, NamedTuple, TypeVar, overload
 
-from cachebox import LRUCache
-
 from flatwater.bounded.ledger import Ledger, Usage, check_bound
+from flatwater.bounded.room import Room
 from flatwater.errors import SettingError
 
 K = TypeVar("K", bound=Hashable)
@@ -70,21 +68,18 @@ class Cache(Generic[K, V]):
         ledger: Ledger,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        check_bound("max_entries", max_entries, where=name)
-        check_bound("max_bytes", max_bytes, where=name)
+        self._room: Room[K, _Slot[V]] = Room(
+            max_entries=max_entries, max_bytes=max_bytes, sizeof=lambda _, slot: slot.size, where=name
+        )
         check_bound("ttl_s", ttl_s, where=name)
         self.name = name
-        self._max_entries = max_entries
-        self._max_bytes = max_bytes
         self._ttl_s = ttl_s
         self._sizeof = sizeof
         self._clock = clock
-        self._slots: LRUCache[K, _Slot[V]] = LRUCache(max_entries)
+        self._slots = self._room.slots
         self._schedule: _Schedule[K] = _Schedule(ttl_s)
-        self._bytes = 0
         self._hits = self._misses = self._stored = 0
-        self._evicted_entries = self._evicted_bytes = self._expired = 0
-        self._oversize = self._oversize_evictions = 0
+        self._expired = self._oversize = self._oversize_evictions = 0
         ledger.register(self)
 
     @overload
@@ -113,20 +108,18 @@ class Cache(Generic[K, V]):
         lifetime_s = self._ttl_s if ttl_s is None else ttl_s
         if not lifetime_s < inf:
             raise SettingError(f"ttl_s is {lifetime_s}", where=self.name, hint="give a finite number of seconds")
-        replaced = self._take(key)
+        replaced = self._room.take(key)
         now = self._clock()
         self._expire_due(now, _EXPIRED_PER_PUT)
         size = self._sizeof(key, value)
-        if size > self._max_bytes:
+        if size > self._room.max_bytes:
             self._oversize += 1
             self._oversize_evictions += replaced
             return False
         if lifetime_s <= 0:
             return False
-        self._make_room(size)
         expires_at = now + lifetime_s
-        self._slots.insert(key, _Slot(value, expires_at, size))
-        self._bytes += size
+        self._room.put(key, _Slot(value, expires_at, size), size)
         self._stored += 1
         self._schedule.add(key, expires_at)
         self._prune_schedule()
@@ -134,7 +127,7 @@ class Cache(Generic[K, V]):
 
     def delete(self, key: K) -> bool:
         """Forget ``key``; False when it was not here. Not counted as an eviction."""
-        return self._take(key)
+        return self._room.take(key)
 
     def expire(self, max_keys: int = 1000) -> int:
         """Drop entries whose time has passed, looking at no more than ``max_keys``; return how many left."""
@@ -145,31 +138,30 @@ class Cache(Generic[K, V]):
 
         For the moment when memory is short: the bound itself stays as it is.
         """
-        before = self._bytes
-        while self._bytes > max_bytes and len(self._slots):
-            self._evict_oldest()
-            self._evicted_bytes += 1
+        room = self._room
+        before = room.bytes
+        room.evicted_bytes += room.shrink(max_bytes, len(self._slots))
         self._slots.shrink_to_fit()
-        return before - self._bytes
+        return before - room.bytes
 
     def clear(self) -> None:
-        self._slots.clear()
+        self._room.clear()
         self._schedule = _Schedule(self._ttl_s)
-        self._bytes = 0
 
     def statistics(self) -> CacheStatistics:
-        evictions = self._evicted_entries + self._evicted_bytes + self._expired + self._oversize_evictions
+        room = self._room
+        evictions = room.evicted_entries + room.evicted_bytes + self._expired + self._oversize_evictions
         return CacheStatistics(
             size=len(self._slots),
-            bound=self._max_entries,
-            bytes=self._bytes,
-            max_bytes=self._max_bytes,
+            bound=room.max_entries,
+            bytes=room.bytes,
+            max_bytes=room.max_bytes,
             evictions=evictions,
             hits=self._hits,
             misses=self._misses,
             stored=self._stored,
-            evicted_entries=self._evicted_entries,
-            evicted_bytes=self._evicted_bytes,
+            evicted_entries=room.evicted_entries,
+            evicted_bytes=room.evicted_bytes,
             expired=self._expired,
             oversize=self._oversize,
             oversize_evictions=self._oversize_evictions,
@@ -184,27 +176,8 @@ class Cache(Generic[K, V]):
         slot: _Slot[V] | None = self._slots.peek(key)
         return slot is not None and slot.expires_at > self._clock()
 
-    def _take(self, key: K) -> bool:
-        slot: _Slot[V] | None = self._slots.pop(key, None)
-        if slot is None:
-            return False
-        self._bytes -= slot.size
-        return True
-
     def _expire(self, key: K) -> None:
-        self._expired += self._take(key)
-
-    def _make_room(self, size: int) -> None:
-        while self._bytes + size > self._max_bytes:
-            self._evict_oldest()
-            self._evicted_bytes += 1
-        while len(self._slots) >= self._max_entries:
-            self._evict_oldest()
-            self._evicted_entries += 1
-
-    def _evict_oldest(self) -> None:
-        _, slot = self._slots.popitem()
-        self._bytes -= slot.size
+        self._expired += self._room.take(key)
 
     def _expire_due(self, now: float, max_keys: int) -> int:
         before = self._expired

@@ -256,7 +256,7 @@ class HttpCache:
     @property
     def held_bytes(self) -> int:
         """What it holds, by the same measure as ``max_bytes``."""
-        return self._shelf.bytes
+        return self._shelf.room.bytes
 
     def shrink(self, max_bytes: int, max_entries: int = sys.maxsize) -> int:
         """Evict the least recently used, at most ``max_entries`` of them, until ``max_bytes`` are left; return the

@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from struct import Struct
 
-from cachebox import LRUCache
-
 from flatwater.bounded import Usage, check_bound
+from flatwater.bounded.room import Room
 from flatwater.gateway.schedule import Schedule
 
 Packed = bytes | tuple[bytes, bytes]
@@ -48,19 +47,15 @@ class Shelf:
     """To be used from one thread. ``now`` is a monotonic clock's."""
 
     def __init__(self, *, max_entries: int, max_bytes: int, max_entry_bytes: int, max_age_s: float, where: str) -> None:
-        check_bound("max_entries", max_entries, where=where)
-        check_bound("max_bytes", max_bytes, where=where)
+        self.room: Room[bytes, Packed] = Room(max_entries=max_entries, max_bytes=max_bytes, sizeof=_size, where=where)
         check_bound("max_entry_bytes", max_entry_bytes, where=where)
         check_bound("max_age_s", max_age_s, where=where)
-        self.max_entries = max_entries
-        self.max_bytes = max_bytes
         self.max_entry_bytes = min(max_entry_bytes, max_bytes)
         self.max_age_s = max_age_s
-        self.slots: LRUCache[bytes, Packed] = LRUCache(max_entries)
+        self.slots = self.room.slots
         self.get: Callable[[bytes], Packed | None] = self.slots.get
-        self.bytes = 0
         self._schedule = Schedule(max(0.1, max_age_s / _SPANS), self._is_held)
-        self._stored = self._evicted_entries = self._evicted_bytes = self._expired = 0
+        self._stored = self._expired = 0
         self._oversize = self._oversize_evictions = self._shrunk = self._deleted = 0
 
     def put(self, key: bytes, until: float, rest: bytes, body: bytes, now: float) -> bool:
@@ -68,9 +63,9 @@ class Shelf:
 
         The old entry of the key is gone in any case.
         """
-        replaced = self._take(key)
+        replaced = self.room.take(key)
         for due in self._schedule.due(now, _EXPIRED_PER_PUT):
-            self._expired += self._take(due)
+            self._expired += self.room.take(due)
         size = OVERHEAD_BYTES + len(key) + len(rest) + len(body)
         if size > self.max_entry_bytes:
             self._oversize += 1
@@ -79,59 +74,55 @@ class Shelf:
         until = min(until, now + self.max_age_s)
         if until <= now:
             return False
-        self._make_room(size)
         prefix = PREFIX.pack(self._schedule.add(key, until), until)
         inline = len(body) <= MAX_INLINE_BYTES
-        self.slots.insert(key, b"".join((prefix, rest, body)) if inline else (prefix + rest, body))
-        self.bytes += size
+        self.room.put(key, b"".join((prefix, rest, body)) if inline else (prefix + rest, body), size)
         self._stored += 1
         self._schedule.collect(len(self.slots))
         return True
 
     def delete(self, key: bytes) -> bool:
         """Forget an entry; False when it was not here."""
-        found = self._take(key)
+        found = self.room.take(key)
         self._deleted += found
         return found
 
     def expire(self, key: bytes) -> None:
         """Forget an entry that was found to be over."""
-        self._expired += self._take(key)
+        self._expired += self.room.take(key)
 
     def expire_due(self, now: float, max_keys: int = 1000) -> int:
         """Forget entries whose time has passed, looking at no more than ``max_keys``; return how many left."""
-        gone = sum(self._take(key) for key in self._schedule.due(now, max_keys))
+        gone = sum(self.room.take(key) for key in self._schedule.due(now, max_keys))
         self._expired += gone
         return gone
 
     def shrink(self, max_bytes: int, max_entries: int) -> int:
         """Evict the least recently used, at most ``max_entries``, until ``max_bytes`` are left. Returns bytes freed."""
-        before = self.bytes
-        while self.slots and self.bytes > max_bytes and max_entries > 0:
-            self._evict_oldest()
-            self._shrunk += 1
-            max_entries -= 1
-        if self.bytes <= max_bytes and before > max_bytes:
+        room = self.room
+        before = room.bytes
+        self._shrunk += room.shrink(max_bytes, max_entries)
+        if room.bytes <= max_bytes and before > max_bytes:
             self.slots.shrink_to_fit()
-        return before - self.bytes
+        return before - room.bytes
 
     def clear(self) -> None:
         self._deleted += len(self.slots)
-        self.slots.clear()
+        self.room.clear()
         self._schedule.clear()
-        self.bytes = 0
 
     def statistics(self) -> ShelfStatistics:
-        by_bound = self._evicted_entries + self._evicted_bytes + self._expired + self._oversize_evictions
+        room = self.room
+        by_bound = room.evicted_entries + room.evicted_bytes + self._expired + self._oversize_evictions
         return ShelfStatistics(
             size=len(self.slots),
-            bound=self.max_entries,
-            bytes=self.bytes,
-            max_bytes=self.max_bytes,
+            bound=room.max_entries,
+            bytes=room.bytes,
+            max_bytes=room.max_bytes,
             evictions=by_bound + self._shrunk,
             stored=self._stored,
-            evicted_entries=self._evicted_entries,
-            evicted_bytes=self._evicted_bytes,
+            evicted_entries=room.evicted_entries,
+            evicted_bytes=room.evicted_bytes,
             expired=self._expired,
             oversize=self._oversize,
             oversize_evictions=self._oversize_evictions,
@@ -146,25 +137,6 @@ class Shelf:
             return False
         head = packed if isinstance(packed, bytes) else packed[0]
         return bool(PREFIX.unpack_from(head)[0] == ticket)
-
-    def _take(self, key: bytes) -> bool:
-        packed: Packed | None = self.slots.pop(key, None)
-        if packed is None:
-            return False
-        self.bytes -= _size(key, packed)
-        return True
-
-    def _make_room(self, size: int) -> None:
-        while self.bytes + size > self.max_bytes:
-            self._evict_oldest()
-            self._evicted_bytes += 1
-        while len(self.slots) >= self.max_entries:
-            self._evict_oldest()
-            self._evicted_entries += 1
-
-    def _evict_oldest(self) -> None:
-        key, packed = self.slots.popitem()
-        self.bytes -= _size(key, packed)
 
 
 def _size(key: bytes, packed: Packed) -> int:

@@ -1,6 +1,6 @@
 """The gateway beside nginx, Caddy, aiohttp, Starlette with httpx, and the repaired design of the source document.
 
-    python benchmarks/gateway.py [--rounds 3] [--seconds 6] [--only pass,cache,slope,stall] [--peers nginx,flatwater,…]
+    python benchmarks/gateway.py [--rounds 3] [--seconds 6] [--only pass,cache,varied,slope,stall] [--peers nginx,…]
 
 One proxy worker is pinned to one core, load (wrk, 64 connections) and upstream (nginx, 1 KB) to the
 other. The figure is the proxy's CPU time per request, from /proc; the systems take turns in each round
@@ -32,6 +32,14 @@ PROXY_CORE, LOAD_CORE = "0", "1"
 CONNECTIONS = 64
 STALLED, STALLED_MIB = 16, 64
 SLOPE_REQUESTS = 500_000
+
+VARIED = """
+local number = 0
+request = function()
+    number = number + 1
+    return wrk.format("GET", nil, {["x-request-id"] = string.format("%016d", number)})
+end
+"""
 
 
 def free_port() -> int:
@@ -145,9 +153,10 @@ def rss(process: psutil.Process) -> int:
     return sum(one.memory_info().rss for one in tree(process))
 
 
-def load(port: int, path: str, seconds: float, script: str = "") -> tuple[int, int]:
+def load(port: int, path: str, seconds: float, script: Path | None = None) -> tuple[int, int]:
     """wrk from the other core: answers, and answers that were not 2xx or 3xx, or socket errors."""
     command = ["taskset", "-c", LOAD_CORE, "wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds:g}s", "--timeout", "20s"]
+    command += ["-s", str(script)] if script is not None else []
     done = subprocess.run([*command, f"http://127.0.0.1:{port}{path}"], capture_output=True, text=True, check=True)
     answers = int(re.search(r"(\d+) requests in", done.stdout)[1])  # type: ignore[index]
     wrong = re.search(r"Non-2xx or 3xx responses: (\d+)", done.stdout)
@@ -155,27 +164,38 @@ def load(port: int, path: str, seconds: float, script: str = "") -> tuple[int, i
     return answers, (int(wrong[1]) if wrong else 0) + (sum(map(int, sockets.groups())) if sockets else 0)
 
 
-def cpu_per_request(command: Command, folder: Path, up: int, path: str, seconds: float) -> float:
+def cpu_per_request(command: Command, folder: Path, up: int, path: str, seconds: float, script: Path | None) -> float:
     """Microseconds."""
     port = free_port()
     with program(PROXY_CORE, command(folder, port, up), port) as process:
-        load(port, path, 1.0)
+        load(port, path, 1.0, script)
         before = cpu_s(process)
-        answers, wrong = load(port, path, seconds)
+        answers, wrong = load(port, path, seconds, script)
         if wrong:
             print(f"    {wrong} of {answers} answers were wrong", flush=True)
         return (cpu_s(process) - before) / answers * 1e6
 
 
 def compare(
-    title: str, path: str, peers: dict[str, Command], folder: Path, up: int, rounds: int, seconds: float
+    title: str,
+    path: str,
+    peers: dict[str, Command],
+    folder: Path,
+    up: int,
+    rounds: int,
+    seconds: float,
+    lua: str = "",
 ) -> None:
+    """``lua`` is wrk's script, if there is one."""
     print(f"{title} (CPU per request)", flush=True)
+    script = folder / "requests.lua" if lua else None
+    if script is not None:
+        script.write_text(lua)
     found: dict[str, list[float]] = {name: [] for name in peers}
     for number in range(rounds):
         for name, command in peers.items():
             found[name].append(
-                cpu_per_request(command, folder / f"{name}-{path.strip('/')}-{number}", up, path, seconds)
+                cpu_per_request(command, folder / f"{name}-{path.strip('/')}-{number}", up, path, seconds, script)
             )
     for name, values in found.items():
         ratios = [value / base for value, base in zip(values, found["nginx"], strict=True)]
@@ -239,7 +259,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=6.0)
-    parser.add_argument("--only", default="pass,cache,slope,stall")
+    parser.add_argument("--only", default="pass,cache,varied,slope,stall")
     parser.add_argument("--peers", default="nginx,flatwater,caddy,aiohttp,document,httpx")
     parser.add_argument("--python", default=sys.executable, help="The Python that has the peers' packages.")
     chosen = parser.parse_args()
@@ -254,9 +274,12 @@ def main() -> None:
         with upstream(folder) as up:
             if "pass" in only:
                 compare("Pass-through of 1 KB", "/", peers, folder, up, chosen.rounds, chosen.seconds)
+            hits = {name: peers[name] for name in ("nginx", "flatwater", "document") if name in peers}
             if "cache" in only:
-                hits = {name: peers[name] for name in ("nginx", "flatwater", "document") if name in peers}
-                compare("Cache hit of 1 KB", "/cached", hits, folder, up, chosen.rounds, chosen.seconds)
+                compare("Cache hit of 1 KB, the same head", "/cached", hits, folder, up, chosen.rounds, chosen.seconds)
+            if "varied" in only:
+                title = "Cache hit of 1 KB, each head another"
+                compare(title, "/cached", hits, folder, up, chosen.rounds, chosen.seconds, VARIED)
             for title, measure in (("slope", slope), ("stall", stall)):
                 if title in only:
                     print({"slope": "RSS", "stall": f"{STALLED} clients that read nothing of {STALLED_MIB} MiB"}[title])

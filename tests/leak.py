@@ -57,8 +57,8 @@ class Baseline:
         self.threads = set(threading.enumerate())
         self.children = children()
 
-    def left(self) -> dict[str, list[str]]:
-        return {kind: found for kind in KINDS[1:] if (found := getattr(self, f"_{kind}")())}
+    def left(self, allowed: set[str]) -> dict[str, list[str]]:
+        return {kind: found for kind in KINDS[1:] if kind not in allowed and (found := getattr(self, f"_{kind}")())}
 
     def _ledger(self) -> list[str]:
         alive = [ledger for reference in self.ledgers if (ledger := reference()) is not None]
@@ -163,19 +163,18 @@ def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, None, None]:
     if before is None or item.stash.get(FAILED, False):
         return
     del item.stash[BEFORE]
-    left = {kind: found for kind, found in settled(before).items() if kind not in allowed(item)}
-    if left:
+    if left := settled(before, allowed(item)):
         lines = "".join(f"\n  {kind}: {thing}" for kind, found in left.items() for thing in found)
         pytest.fail(f"the test left something behind:{lines}", pytrace=False)
 
 
-def settled(before: Baseline) -> dict[str, list[str]]:
+def settled(before: Baseline, allowed: set[str]) -> dict[str, list[str]]:
     """What is left after a collection and, for what ends on its own, a moment of grace."""
-    if not before.left():
+    if not before.left(allowed):
         return {}
     gc.collect()
     deadline = time.monotonic() + GRACE_S
-    while (left := before.left()) and time.monotonic() < deadline and {"thread", "child"} & left.keys():
+    while (left := before.left(allowed)) and time.monotonic() < deadline and {"thread", "child"} & left.keys():
         time.sleep(0.02)
     return left
 

@@ -276,16 +276,13 @@ asyncio.run(main())
 """
 
 
-def test_a_read_only_folder_is_named(tmp_path: Path) -> None:
+def test_a_read_only_folder_is_named() -> None:
     if os.getuid() != 0:
         pytest.skip("needs root, to become somebody who may not write here")
-    folder = tmp_path / "mine"
-    folder.mkdir(mode=0o755)
-    for parent in (tmp_path, *tmp_path.parents):
-        if parent == Path(tempfile.gettempdir()):
-            break
-        parent.chmod(0o755)
-    done = run_python(READ_ONLY, f"{folder}/x.db")
+    # Not in tmp_path: whichever pytest starts next closes the folder of all its runs to others again.
+    with tempfile.TemporaryDirectory(prefix="flatwater-test-") as folder:
+        Path(folder).chmod(0o755)
+        done = run_python(READ_ONLY, f"{folder}/x.db")
     assert "no permission to write" in done.stderr, done.stderr
     assert done.returncode != 0
 

@@ -1,4 +1,4 @@
-"""Huey's consumer in a process of its own, alone or under a command such as ``flatwater guard``."""
+"""Real workers in processes of their own, alone or under a command such as ``flatwater guard``."""
 
 from __future__ import annotations
 
@@ -14,22 +14,21 @@ from pathlib import Path
 HERE = Path(__file__).parent
 
 
-class Consumer:
-    """A consumer in a process of its own, and its tasks to call from here."""
+class Inferior:
+    """A worker process of ``module``, ended warm by ``warm``; the module's tasks can be called from here."""
 
-    def __init__(self, folder: Path, storage: str, kind: str, workers: int, *words: str, **variables: object) -> None:
-        self.done = folder / "done"
-        self.log = folder / "log"
+    module: str
+    warm: signal.Signals
+
+    def __init__(self, folder: Path, command: list[str], **variables: object) -> None:
+        self.done, self.log = folder / "done", folder / "log"
         self.environment = {
             **{key: value for key, value in os.environ.items() if not key.startswith("FLATWATER")},
-            "INFERIOR_STORAGE": storage,
             "INFERIOR_DONE": str(self.done),
             "PYTHONPATH": str(HERE),
             **{f"INFERIOR_{key.upper()}": str(value) for key, value in variables.items()},
         }
-        program = [str(HERE / "huey_green.py")] if kind == "greenlet" else ["-m", "huey.bin.huey_consumer"]
-        self.command = [*words, sys.executable, *program, "huey_inferior.huey", "-k", kind, "-w", str(workers)]
-        self.command += ["-d", "0.01"]
+        self.command = command
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -40,10 +39,11 @@ class Consumer:
 
     def call(self, program: str) -> str:
         """Run a few lines with ``tasks`` being the module, and give what they print."""
-        lines = f"import huey_inferior as tasks\nfrom huey_inferior import huey\n{program}"
+        lines = f"import {self.module} as tasks\nfrom {self.module} import *\n{program}"
         done = subprocess.run(
-            [sys.executable, "-c", lines], env=self.environment, capture_output=True, text=True, timeout=60, check=True
+            [sys.executable, "-c", lines], env=self.environment, capture_output=True, text=True, timeout=60, check=False
         )
+        assert done.returncode == 0, done.stderr
         return done.stdout
 
     def rows(self) -> list[list[str]]:
@@ -58,12 +58,24 @@ class Consumer:
     def stop(self) -> None:
         if self.process is not None:
             if self.process.poll() is None:
-                self.process.send_signal(signal.SIGINT)
+                self.process.send_signal(self.warm)
             try:
                 self.process.wait(30)
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
+
+
+class Consumer(Inferior):
+    """Huey's; ``words`` come before its command."""
+
+    module = "huey_inferior"
+    warm = signal.SIGINT
+
+    def __init__(self, folder: Path, storage: str, kind: str, workers: int, *words: str, **variables: object) -> None:
+        program = [str(HERE / "huey_green.py")] if kind == "greenlet" else ["-m", "huey.bin.huey_consumer"]
+        command = [*words, sys.executable, *program, "huey_inferior.huey", "-k", kind, "-w", str(workers), "-d", "0.01"]
+        super().__init__(folder, command, storage=storage, **variables)
 
 
 @contextmanager

@@ -2,73 +2,29 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
 import sys
-import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from tests.guard.consumer import Inferior
 from tests.service import answers
 
-HERE = Path(__file__).parent
 
+class Worker(Inferior):
+    """Celery's, with a queue of its own."""
 
-class Worker:
-    """A worker in a process group of its own, and its tasks to call from here."""
+    module = "celery_inferior"
+    warm = signal.SIGTERM
 
     def __init__(self, folder: Path, broker: str, backend: str, pool: str, size: int, **variables: object) -> None:
-        self.done, self.log = folder / "done", folder / "log"
         self.queue = f"flatwater-{uuid.uuid4().hex[:8]}"
-        self.environment = {
-            **{key: value for key, value in os.environ.items() if not key.startswith("FLATWATER")},
-            "INFERIOR_BROKER": broker,
-            "INFERIOR_BACKEND": backend,
-            "INFERIOR_QUEUE": self.queue,
-            "INFERIOR_DONE": str(self.done),
-            "PYTHONPATH": str(HERE),
-            **{f"INFERIOR_{key.upper()}": str(value) for key, value in variables.items()},
-        }
-        self.command = [sys.executable, "-m", "celery", "-A", "celery_inferior", "worker", "-P", pool, "-c", str(size)]
-        self.command += ["--without-gossip", "--without-mingle", "--without-heartbeat", "-l", "WARNING"]
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        with self.log.open("ab") as output:
-            self.process = subprocess.Popen(
-                self.command, env=self.environment, cwd=HERE.parents[1], stdout=output, stderr=output
-            )
-
-    def call(self, program: str) -> str:
-        lines = f"import celery_inferior as tasks\nfrom celery_inferior import app\n{program}"
-        done = subprocess.run(
-            [sys.executable, "-c", lines], env=self.environment, capture_output=True, text=True, timeout=60, check=False
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    def rows(self) -> list[list[str]]:
-        return [line.split() for line in self.done.read_text().splitlines()] if self.done.exists() else []
-
-    def wait(self, what: Callable[[], bool], timeout_s: float = 60) -> None:
-        deadline = time.monotonic() + timeout_s
-        while not what():
-            assert time.monotonic() < deadline, self.log.read_text()[-3000:]
-            time.sleep(0.05)
-
-    def stop(self) -> None:
-        if self.process is not None:
-            if self.process.poll() is None:
-                self.process.send_signal(signal.SIGTERM)
-            try:
-                self.process.wait(30)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
+        command = [sys.executable, "-m", "celery", "-A", "celery_inferior", "worker", "-P", pool, "-c", str(size)]
+        command += ["--without-gossip", "--without-mingle", "--without-heartbeat", "-l", "WARNING"]
+        super().__init__(folder, command, broker=broker, backend=backend, queue=self.queue, **variables)
 
 
 @contextmanager

@@ -48,6 +48,15 @@ def test_a_worker_that_was_born_above_the_limit_does_not_loop() -> None:
     assert policy.judge(133 * MIB, 1).verdict is Verdict.RECYCLE
 
 
+def test_a_worker_that_settles_has_room_up_to_halfway_between_the_limits() -> None:
+    policy = Policy(LIMITS, base=10 * MIB)
+    for at, level in enumerate([90, 120, 140]):
+        policy.settle(level * MIB)
+        assert policy.judge(level * MIB, at).verdict is Verdict.KEEP
+    policy.settle(151 * MIB)
+    assert policy.judge(151 * MIB, 4).reason == "soft limit", "it grows as if it would never end"
+
+
 def test_a_sure_slope_asks_ahead_of_the_hard_limit() -> None:
     limits = Limits(hard=200 * MIB, ahead_s=30)
     steep = slope([(at, at * 4 * MIB) for at in range(40)])

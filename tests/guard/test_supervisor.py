@@ -5,71 +5,16 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import time
 import urllib.request
-import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from tests.guard.consumer import Consumer, consuming
+from tests.guard.guarding import GROW, GUARD, MIB, guarding, python
 
-from flatwater.guard.record import Event, Record
+from flatwater.guard.record import Record
 from flatwater.guard.report import summary, text
-
-GUARD = [sys.executable, "-m", "flatwater.cli", "guard"]
-MIB = 1 << 20
-
-
-class Guarded:
-    """A guard in a process of its own, and its record."""
-
-    def __init__(self, folder: Path, *words: str, prefix: tuple[str, ...] = ()) -> None:
-        self.file = folder / "guard.db"
-        self.log = folder / "guard.log"
-        with self.log.open("wb") as output:
-            command = [*prefix, *GUARD, "--record", str(self.file), *words]
-            self.process = subprocess.Popen(command, stdout=output, stderr=output, cwd=folder)
-
-    def events(self, kind: str) -> list[Event]:
-        if not self.file.exists():
-            return []
-        with Record(self.file) as record:
-            return [event for event in record.events() if event.kind == kind and (kind != "end" or event.body)]
-
-    def wait(self, what: Callable[[], object], timeout_s: float = 40) -> None:
-        deadline = time.monotonic() + timeout_s
-        while not what():
-            assert time.monotonic() < deadline, self.log.read_text()[-3000:]
-            time.sleep(0.05)
-
-    def stop(self) -> int:
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
-        try:
-            return self.process.wait(20)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-            raise
-
-
-@contextmanager
-def guarding(folder: Path, *words: str, prefix: tuple[str, ...] = ()) -> Iterator[Guarded]:
-    guarded = Guarded(folder, *words, prefix=prefix)
-    try:
-        yield guarded
-    finally:
-        guarded.stop()
-
-
-def python(lines: str) -> list[str]:
-    return ["--", sys.executable, "-c", lines]
-
-
-GROW = "import time; kept = []\nwhile True: kept.append(b'x' * (4 << 20)); time.sleep(0.05)"
 
 
 def test_a_worker_that_grows_is_asked_to_stop_and_replaced(tmp_path: Path) -> None:
@@ -83,12 +28,27 @@ def test_a_worker_that_grows_is_asked_to_stop_and_replaced(tmp_path: Path) -> No
         assert summary(record).given_back > 40 * MIB
 
 
-def test_with_overlap_the_replacement_is_there_first(tmp_path: Path) -> None:
-    with guarding(tmp_path, "--soft", "80MiB", "--overlap", *python(GROW)) as guard:
+def test_a_worker_born_above_its_limit_is_recycled_once_and_then_left_alone(tmp_path: Path) -> None:
+    large = f"{GROW.replace('while True', 'for _ in range(25)')}\ntime.sleep(99)"
+    with guarding(tmp_path, "--soft", "80MiB", *python(large)) as guard:
+        guard.wait(lambda: len(guard.events("start")) == 2)
+        time.sleep(3)  # ten times as long as the first one lived
+        assert len(guard.events("start")) == 2
+
+
+def test_what_a_dead_worker_leaves_behind_is_ended_before_the_next_one_starts(tmp_path: Path) -> None:
+    program = (
+        "import os, sys, signal, time\n"
+        "signal.signal(signal.SIGTERM, lambda *_: (open('asked', 'w').close(), sys.exit()))\n"
+        "if os.fork() == 0: open('child', 'w').write(str(os.getpid())); time.sleep(99)\n"
+        "while not os.path.exists('child'): time.sleep(0.01)\n"
+        "os.kill(os.getpid(), 9)"
+    )
+    with guarding(tmp_path, *python(program)) as guard:
         guard.wait(lambda: guard.events("end"))
-    with Record(guard.file) as record:
-        order = [event.kind for event in record.events() if event.kind in ("start", "end")]
-    assert order[:3] == ["start", "start", "end"]
+        child = int((tmp_path / "child").read_text())
+        assert not Path(f"/proc/{child}").exists()
+        assert (tmp_path / "asked").exists(), "asked first, killed only when it does not heed"
 
 
 def test_who_does_not_heed_is_killed_after_the_grace(tmp_path: Path) -> None:
@@ -118,29 +78,6 @@ def test_how_a_worker_ended_and_the_back_off(lines: str, reason: str, detail: st
     ends = [event.body for event in guard.events("end")]
     assert (ends[0]["reason"], ends[0]["detail"]) == (reason, detail)
     assert [end["wait_s"] for end in ends[:2]] == [1, 2]
-
-
-def test_an_out_of_memory_kill_is_told_from_a_crash(tmp_path: Path) -> None:
-    own = next(line.split(":")[2] for line in Path("/proc/self/cgroup").read_text().splitlines() if ":memory:" in line)
-    group = Path(f"/sys/fs/cgroup/memory{own}") / f"flatwater-{uuid.uuid4().hex[:8]}"
-    try:
-        group.mkdir()
-        (group / "memory.limit_in_bytes").write_text(str(100 * MIB))
-    except OSError as error:
-        pytest.skip(f"no control group can be made here: {error}")
-    try:
-        enter = ("sh", "-c", f'echo $$ > {group}/cgroup.procs; exec "$@"', "sh")
-        eat = "kept = [b'x' * (1 << 20) for _ in range(400)]"
-        with guarding(tmp_path, "--hard", "900MiB", *python(eat), prefix=enter) as guard:
-            guard.wait(lambda: guard.events("end"))
-        assert guard.events("end")[0].body["reason"] == "oom", guard.log.read_text()
-    finally:
-        deadline = time.monotonic() + 5
-        while group.exists() and time.monotonic() < deadline:
-            try:
-                group.rmdir()
-            except OSError:
-                time.sleep(0.05)
 
 
 def test_tasks_are_named_killed_quarantined_and_released(redis_url: str, tmp_path: Path) -> None:

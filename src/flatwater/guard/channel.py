@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from flatwater.guard.flight import started
 from flatwater.quantity import size
 
 VARIABLE = "FLATWATER_GUARD"
@@ -47,11 +48,12 @@ class Channel:
         self._path = path
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
         self._socket.setblocking(False)
+        self._process = {"pid": os.getpid(), "start": started(os.getpid())}
         self.dropped = 0
 
     def send(self, topic: str, /, **fields: Any) -> bool:
         """Tell the supervisor; False when it could not be told."""
-        data = msgspec.json.encode({"t": topic, "pid": os.getpid(), **fields})
+        data = msgspec.json.encode({"t": topic, **self._process, **fields})
         try:
             if len(data) <= MAX_BYTES:
                 self._socket.sendto(data, self._path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import subprocess
@@ -13,9 +14,12 @@ from pathlib import Path
 
 import msgspec
 
+from flatwater.guard.oom import OomKills
 from flatwater.guard.policy import Decision, Limits, Policy
 from flatwater.memory import procfs
 from flatwater.memory.slope import Slope, slope
+
+log = logging.getLogger("flatwater.guard")
 
 
 class Ending(msgspec.Struct, frozen=True):
@@ -29,32 +33,43 @@ class Ending(msgspec.Struct, frozen=True):
 
 
 class Instance:
-    """A running worker in a session of its own, so that a terminal's Ctrl-C reaches the supervisor alone."""
+    """A running worker in a session of its own, so that a terminal's Ctrl-C reaches the supervisor alone.
 
-    def __init__(self, command: Sequence[str], environment: Mapping[str, str], warm: signal.Signals) -> None:
+    Its base is its first level; with ``settle_s`` it may settle for so long before it is recycled.
+    """
+
+    def __init__(
+        self, command: Sequence[str], environment: Mapping[str, str], warm: signal.Signals, *, settle_s: float = 0.0
+    ) -> None:
         words = list(command)  # the operator's own words, run as they are
         self.process = subprocess.Popen(words, env=dict(environment), start_new_session=True)  # noqa: S603
         self.pid = self.process.pid
         self.born = time.monotonic()
-        self.kills = oom_kills(self.pid)
         self.level = self.highest = self.last = 0
         self.policy: Policy | None = None
         self.wanted = ""  # why it should be recycled, until it has been asked
         self.leaving = ""  # why it was asked, or leaves by itself
         self.killed = ""
+        self.ending: Ending | None = None
+        self.beyond_reach = False  # it runs as another user, whom we may not signal
+        self._rest_since: float | None = None
         self.warm = warm
+        self._settle_s = settle_s
         self._levels: deque[tuple[float, int]] = deque(maxlen=240)
 
     def judge(self, limits: Limits, now: float) -> Decision | None:
-        """Measure, and decide; None while it has no processes. Its first levels, until 3 s old, are its base."""
+        """Measure, and decide; None while it has no processes."""
         self.level = tree_level(self.pid)
+        if self.policy is None:
+            self.policy = Policy(limits, base=self.level)
         if not self.level:
-            return None
+            return self.policy.judge(0, now) if self.policy.asked else None  # unreadable, or just ending
         self.last = self.level
         self.highest = max(self.highest, self.level)
         self._levels.append((now, self.level))
-        if self.policy is None:
-            self.policy = Policy(limits, base=self.level)
+        if now - self.born < self._settle_s:
+            self.policy.settle(self.level)
+        self.policy.base = self.policy.base or self.level
         return self.policy.judge(self.level, now, self.trend())
 
     def trend(self) -> Slope | None:
@@ -70,29 +85,44 @@ class Instance:
             self.policy.ask()
 
     def kill(self, reason: str) -> None:
-        """SIGKILL to the whole session."""
+        """SIGKILL to it and all its descendants."""
         self.killed = self.killed or reason
         for pid in tree(self.pid):
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+            self._signal(pid, signal.SIGKILL)
 
     def send(self, number: signal.Signals) -> None:
         """A signal to its first process."""
         if self.process.returncode is None:
-            with suppress(ProcessLookupError):
-                os.kill(self.pid, number)
+            self._signal(self.pid, number)
 
-    def ending(self) -> Ending:
-        """Why it ended; its process has been reaped."""
+    def remains(self, now: float, rest_s: float) -> bool:
+        """Whether processes of its session live on after its first one; asked to end, and killed after ``rest_s``."""
+        rest = session(self.pid)
+        if not rest or self.beyond_reach:
+            return False
+        asked, self._rest_since = self._rest_since is not None, self._rest_since or now
+        over = self.killed or now - self._rest_since >= rest_s
+        if over or not asked:
+            log.warning("pid %d left %d processes behind: %s", self.pid, len(rest), "killed" if over else "SIGTERM")
+            for pid in rest:
+                self._signal(pid, signal.SIGKILL if over else signal.SIGTERM)
+        return True
+
+    def end(self, oom: OomKills) -> None:
+        """Its first process has been reaped: find out why it ended, once. ``oom`` has just looked."""
+        if self.ending is None:
+            self.ending = self._why(oom)
+
+    def _why(self, oom: OomKills) -> Ending:
         code = self.process.returncode
         if self.killed:
             return Ending("killed", f"killed by the guard: {self.killed}", True)
+        if code == -signal.SIGKILL:
+            if oom.take():
+                return Ending("oom", "killed by the kernel for memory", True)
+            return Ending("lost", "SIGKILL from elsewhere", True)
         if code is not None and code < 0:
             name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
-            if code == -signal.SIGKILL:
-                oom = oom_kills(os.getpid()) > self.kills
-                detail = "killed by the kernel for memory" if oom else "SIGKILL from elsewhere"
-                return Ending("oom" if oom else "lost", detail, True)
             if self.leaving:
                 return Ending("recycled", f"{self.leaving} ({name})", False)
             return Ending("crash", f"died of {name}", True)
@@ -101,16 +131,37 @@ class Instance:
             return Ending(reason, f"{self.leaving} (status {code})", False)
         return Ending("exit" if code == 0 else "crash", f"exit status {code}", code != 0)
 
+    def _signal(self, pid: int, number: signal.Signals) -> None:
+        try:
+            os.kill(pid, number)
+        except ProcessLookupError:
+            pass
+        except PermissionError:
+            self.beyond_reach = True
+            log.error("pid %d runs as another user: it cannot be sent %s", pid, number.name)
+
 
 def tree(pid: int) -> list[int]:
-    """A process and all its descendants that live."""
+    """A process and all its descendants that live; those that end while it is read may be missing."""
     found, rest = [], [pid]
     while rest:
         one = rest.pop()
         found.append(one)
-        for task in Path(f"/proc/{one}/task").glob("*/children"):
-            with suppress(OSError):
-                rest += map(int, task.read_text("ascii").split())
+        with suppress(OSError):
+            for task in Path(f"/proc/{one}/task").iterdir():
+                with suppress(OSError):
+                    rest += map(int, (task / "children").read_text("ascii").split())
+    return found
+
+
+def session(leader: int) -> list[int]:
+    """The living processes of a session, zombies left out; by a walk over all of ``/proc``."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            fields = (process / "stat").read_text("utf-8", "replace").rpartition(")")[2].split()
+            if fields[3] == str(leader) and fields[0] not in "ZX":
+                found.append(int(process.name))
     return found
 
 
@@ -122,9 +173,3 @@ def tree_level(pid: int) -> int:
             memory = procfs.memory(one)
             total += memory.rss if memory.pss is None else memory.pss
     return total
-
-
-def oom_kills(pid: int) -> int:
-    """How many processes of the tightest control group the kernel has killed for memory."""
-    group = procfs.cgroup(pid)
-    return group.oom_kills if group is not None else 0

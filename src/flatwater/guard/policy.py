@@ -97,6 +97,15 @@ class Policy:
         if self._asked_s is None:
             self._asked_s = 0.0
 
+    def settle(self, level: int) -> None:
+        """The worker is still starting: what it holds it was born with, up to halfway between the limits.
+
+        Without a hard limit up to one and a half times the soft one.
+        """
+        soft = self.limits.soft or level
+        most = (soft + (self.limits.hard or 2 * soft)) / 2 / (1 + self.limits.min_gain)
+        self.base = max(self.base, min(level, int(most)))
+
     def judge(self, level: int, now: float, trend: Slope | None = None) -> Decision:
         """The decision at ``level`` bytes; RECYCLE is said once. ``now`` is any clock in seconds."""
         self._count(now)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -12,6 +15,8 @@ import msgspec
 
 from flatwater.bounded import Usage, check_bound
 from flatwater.errors import NotFoundError
+
+log = logging.getLogger("flatwater.guard")
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS event (id INTEGER PRIMARY KEY, at REAL, kind TEXT, pid INTEGER, body TEXT);
@@ -32,7 +37,10 @@ class Event(msgspec.Struct, frozen=True):
 
 
 class Record:
-    """The record in a file; the newest ``max_events`` events and ``max_rows`` task rows are kept. A ``with``."""
+    """The record in a file; the newest ``max_events`` events and ``max_rows`` task rows are kept. A ``with``.
+
+    A disk that is full ends no worker: what cannot be written is left out, which the log says.
+    """
 
     kind = "record"
 
@@ -44,6 +52,7 @@ class Record:
         self.name = str(path)
         self._max_events, self._max_rows = max_events, max_rows
         self._added = 0
+        self._failing = False
         self._data = sqlite3.connect(path, isolation_level=None, timeout=10)
         self._data.execute("PRAGMA journal_mode = WAL")
         self._data.execute("PRAGMA synchronous = NORMAL")
@@ -52,31 +61,35 @@ class Record:
     def add(self, topic: str, pid: int = 0, /, **body: Any) -> None:
         """Write an event."""
         row = (time.time(), topic, pid, msgspec.json.encode(body).decode())
-        self._data.execute("INSERT INTO event (at, kind, pid, body) VALUES (?, ?, ?, ?)", row)
-        self._added += 1
-        if self._added % 100 == 1:
-            self._prune()
+        with self._tried():
+            self._data.execute("INSERT INTO event (at, kind, pid, body) VALUES (?, ?, ?, ?)", row)
+            self._added += 1
+            if self._added % 100 == 1:
+                self._prune()
 
     def table(self, pid: int, start: str, worker: str, rows: list[dict[str, Any]]) -> None:
         """The task table of a process, in place of its former one."""
         now = time.time()
-        self._data.execute("BEGIN")
-        self._data.executemany(
-            "INSERT OR REPLACE INTO task VALUES (?, ?, ?, ?, ?, ?)",
-            [(pid, start, row["name"], worker, now, msgspec.json.encode(row).decode()) for row in rows],
-        )
-        self._data.execute("COMMIT")
+        with self._tried():
+            self._data.execute("BEGIN")
+            self._data.executemany(
+                "INSERT OR REPLACE INTO task VALUES (?, ?, ?, ?, ?, ?)",
+                [(pid, start, row["name"], worker, now, msgspec.json.encode(row).decode()) for row in rows],
+            )
+            self._data.execute("COMMIT")
 
     def kill(self, name: str, quarantine_after: int) -> bool:
         """Count a kill of a task; True when it is quarantined by this one."""
-        self._data.execute(
-            "INSERT INTO kill VALUES (?, 1, NULL) ON CONFLICT (name) DO UPDATE SET kills = kills + 1", (name,)
-        )
-        done = self._data.execute(
-            "UPDATE kill SET since = ? WHERE name = ? AND since IS NULL AND kills >= ?",
-            (time.time(), name, quarantine_after),
-        )
-        return done.rowcount > 0
+        changed = 0
+        with self._tried():
+            self._data.execute(
+                "INSERT INTO kill VALUES (?, 1, NULL) ON CONFLICT (name) DO UPDATE SET kills = kills + 1", (name,)
+            )
+            changed = self._data.execute(
+                "UPDATE kill SET since = ? WHERE name = ? AND since IS NULL AND kills >= ?",
+                (time.time(), name, quarantine_after),
+            ).rowcount
+        return changed > 0
 
     def release(self, name: str) -> None:
         """Let a quarantined task run again, its kills forgotten. Raises NotFoundError for one that is not."""
@@ -116,6 +129,18 @@ class Record:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
+
+    @contextmanager
+    def _tried(self) -> Iterator[None]:
+        try:
+            yield
+            self._failing = False
+        except sqlite3.Error as error:
+            if not self._failing:
+                log.error("%s is not written: %s; events are lost until it can be", self.name, error)
+            self._failing = True
+            with suppress(sqlite3.Error):
+                self._data.rollback()
 
     def _prune(self) -> None:
         self._data.execute(

@@ -57,7 +57,7 @@ def summary(record: Record) -> Summary:
         ends=dict(ends),
         recycled=max(ends["recycled"], len(leaving)),
         given_back=_given_back(by_kind["end"], leaving),
-        away_s=_away(events),
+        away_s=_away(by_kind["start"]),
         killed=tuple(event.body | {"at": event.at, "pid": event.pid} for event in by_kind["killed"]),
         retained=tuple(event.body for event in by_kind["retained"]),
         quarantined=tuple(record.quarantined()),
@@ -117,17 +117,9 @@ def _given_back(ends: list[Event], leaving: list[Event]) -> int:
     return sum(max(event.body.get("level", 0) - event.body.get("base", 0), 0) for event in left)
 
 
-def _away(events: list[Event]) -> float:
-    """Seconds between the end of a worker and the next start in its slot."""
-    ended: dict[int, float] = {}
-    away = 0.0
-    for event in events:
-        slot = event.body.get("slot")
-        if slot is not None and event.kind == "end":
-            ended[slot] = event.at
-        elif slot is not None and event.kind == "start" and slot in ended:
-            away += event.at - ended.pop(slot)
-    return away
+def _away(starts: list[Event]) -> float:
+    """Seconds between the end of a worker and the next start in its place, as the supervisor's own clock had them."""
+    return float(sum(event.body.get("away_s", 0.0) for event in starts))
 
 
 def _workers(found: Summary) -> str:

@@ -9,6 +9,7 @@ import selectors
 import shutil
 import signal
 import socket
+import sqlite3
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -19,14 +20,15 @@ from typing import Any
 import msgspec
 
 from flatwater.bounded import check_bound
-from flatwater.bounded.notify import Notifier
 from flatwater.guard.channel import EVIDENCE, VARIABLE, Killed
 from flatwater.guard.flight import dead, read, started
 from flatwater.guard.instance import Instance, tree
 from flatwater.guard.language import warm_signal
+from flatwater.guard.oom import OomKills
 from flatwater.guard.policy import BackOff, Limits, Verdict
 from flatwater.guard.record import Record
-from flatwater.memory import procfs
+from flatwater.guard.systemd import Unit
+from flatwater.memory import control_group, procfs
 from flatwater.quantity import size
 
 log = logging.getLogger("flatwater.guard")
@@ -37,7 +39,10 @@ _FORWARDED = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH)
 
 
 class _Slot:
-    """A place for one worker: the one that runs there, the one that leaves, and when the next may start."""
+    """A place for one worker: the one that runs there, those that leave, and when the next may start.
+
+    ``hurried``: a worker had to be recycled when it had just been born, so those after it are left to settle first.
+    """
 
     def __init__(self, number: int, back_off: BackOff) -> None:
         self.number = number
@@ -45,6 +50,8 @@ class _Slot:
         self.current: Instance | None = None
         self.leaving: list[Instance] = []
         self.next = 0.0
+        self.hurried = False
+        self.empty_since: float | None = None
 
     def instances(self) -> list[Instance]:
         return [*([self.current] if self.current else []), *self.leaving]
@@ -55,7 +62,9 @@ class Supervisor:
 
     ``limits`` hold for each worker's process tree (PSS); what is missing of them follows from the control group, a
     ``count``-th part each. With ``overlap`` a replacement starts before the old one is asked to stop, if there is
-    room. A task whose process was killed ``quarantine_after`` times is refused by the integrations from then on.
+    room. One that is asked in its first ``settle_s`` was born large: those after it are left alone for so long. What
+    a worker leaves behind in its session may live on for ``rest_s``. A task whose process was killed
+    ``quarantine_after`` times is refused by the integrations from then on.
     SIGTERM and SIGINT: warm stop of all, a second one kills; SIGHUP: recycle all, one after another.
     """
 
@@ -70,12 +79,15 @@ class Supervisor:
         quarantine_after: int = 3,
         warm: signal.Signals | None = None,
         back_off: Callable[[], BackOff] = BackOff,
+        settle_s: float = 10.0,
+        rest_s: float = 10.0,
     ) -> None:
         check_bound("count", count, where="guard")
+        check_bound("settle_s", settle_s, where="guard")
+        check_bound("rest_s", rest_s, where="guard")
         check_bound("quarantine_after", quarantine_after, where="guard")
         self._command, self._record, self._overlap = list(command), record, overlap
         group = procfs.cgroup()
-        self._group = group
         room = group.limit // count if group is not None and group.limit is not None else None
         self.limits = (limits or Limits()).within(room)
         self._quarantine_after = quarantine_after
@@ -84,7 +96,10 @@ class Supervisor:
         self._folder = Path(tempfile.mkdtemp(prefix="flatwater-guard-"))
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
         self._socket.bind(str(self._folder / "socket"))
-        self._notifier = Notifier()
+        self._settle_s, self._rest_s = settle_s, rest_s
+        self._unit = Unit(count, os.environ)
+        self._oom = OomKills()
+        self._trouble = ""
         self._stopping = 0
         self._deaths: dict[int, str] = {}  # pids whose end was announced or made by us, and why
         self._evidence: dict[int, dict[str, Any]] = {}  # the last of each living pid
@@ -119,7 +134,7 @@ class Supervisor:
             for end in (reader, writer, self._socket):
                 end.close()
             shutil.rmtree(self._folder, ignore_errors=True)
-        return 0 if not any(self.ends.get(reason) for reason in ("killed", "oom", "lost")) else 1
+        return 0 if not any(self.ends.get(reason) for reason in ("killed", "oom", "lost", "abandoned")) else 1
 
     def instances(self) -> list[Instance]:
         """All workers, those that leave included."""
@@ -130,6 +145,7 @@ class Supervisor:
             if number in (signal.SIGTERM, signal.SIGINT):
                 self._stopping += 1
             elif number == signal.SIGHUP:
+                self._unit.reload_asked = True
                 for instance in self.instances():
                     instance.wanted = "asked by SIGHUP"
             elif number != signal.SIGCHLD:
@@ -140,20 +156,21 @@ class Supervisor:
         return {number: signal.signal(number, note) for number in numbers}
 
     def _loop(self, selector: selectors.BaseSelector, reader: socket.socket) -> None:
-        ready = False
         while True:
+            now = time.monotonic()
+            self._oom.look([os.getpid(), *(instance.pid for instance in self.instances())], now)
             self._reap()
             self._receive()
-            now = time.monotonic()
             for slot in self._slots:
                 self._tend(slot, now)
             self._bury()
             self._news()
-            self._notifier.alive()
-            if not ready and all(slot.current for slot in self._slots):
-                ready = True
-                self._notifier.ready(f"{len(self._slots)} workers")
-            if self._stopping and not self.instances():
+            current = [slot.current for slot in self._slots if slot.current is not None]
+            self._unit.look(current, stopping=self._stopping > 0, trouble=self._trouble)
+            if self._stopping and all(instance.beyond_reach for instance in self.instances()):
+                for instance in self.instances():
+                    self.ends["abandoned"] = self.ends.get("abandoned", 0) + 1
+                    log.error("pid %d runs on: the user of the guard may not end it", instance.pid)
                 self._record.add("end", os.getpid())
                 return
             selector.select(_TICK_S)
@@ -163,6 +180,9 @@ class Supervisor:
     def _tend(self, slot: _Slot, now: float) -> None:
         for instance in slot.instances():
             if instance.process.returncode is not None:
+                instance.end(self._oom)
+                if instance.remains(now, self._rest_s):
+                    continue
                 self._ended(slot, instance, now)
             else:
                 self._judge(slot, instance, now)
@@ -181,14 +201,19 @@ class Supervisor:
         for name in ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"):  # systemd's word is with the supervisor
             environment.pop(name, None)
         try:
-            slot.current = Instance(self._command, environment, self._warm)
+            settle_s = self._settle_s if slot.hurried else 0.0
+            slot.current = Instance(self._command, environment, self._warm, settle_s=settle_s)
         except OSError as error:
             slot.next = time.monotonic() + slot.back_off.after(0, failed=True)
+            self._trouble = f"{self._command[0]} cannot be started: {error}"
             self._record.add("unstartable", 0, slot=slot.number, error=str(error))
-            log.error("%s cannot be started: %s", self._command[0], error)
+            log.error("%s", self._trouble)
             return
         self.starts += 1
-        self._record.add("start", slot.current.pid, slot=slot.number)
+        self._trouble = ""
+        away_s = 0.0 if slot.empty_since is None else slot.current.born - slot.empty_since
+        slot.empty_since = None
+        self._record.add("start", slot.current.pid, slot=slot.number, away_s=round(away_s, 3))
         log.info("worker %d started, pid %d", slot.number, slot.current.pid)
 
     def _judge(self, slot: _Slot, instance: Instance, now: float) -> None:
@@ -199,9 +224,10 @@ class Supervisor:
             self._kill(instance, decision.reason)
         elif decision.verdict is Verdict.RECYCLE:
             instance.wanted = decision.reason
+            slot.hurried = slot.hurried or now - instance.born < self._settle_s
             self._record.add("limit", instance.pid, reason=decision.reason, level=instance.level, soft=self.limits.soft)
         if instance.wanted and not instance.leaving and self._may_leave(slot):
-            if self._overlap and slot.current is instance and self._room_for(instance):
+            if self._overlap and not slot.leaving and slot.current is instance and self._room_for(instance):
                 slot.leaving.append(instance)
                 slot.current = None
                 self._start(slot)
@@ -209,17 +235,22 @@ class Supervisor:
             instance.stop(instance.wanted)
 
     def _may_leave(self, slot: _Slot) -> bool:
-        """Never fewer workers than configured, less one."""
-        return self._overlap or all(
-            other.current is not None and not other.current.leaving for other in self._slots if other is not slot
+        """One place after another: never fewer workers than configured, less one, nor with overlap more, plus one."""
+        return all(
+            other.current is not None and not other.current.leaving and not other.leaving
+            for other in self._slots
+            if other is not slot
         )
 
     def _room_for(self, instance: Instance) -> bool:
-        """Whether a replacement fits beside those that run, taking as much as this one did at its start."""
-        group = procfs.cgroup()
-        if group is None or group.limit is None or group.used is None:
+        """Whether a replacement fits beside those that run, taking as much as this one did at its start.
+
+        Page cache that the kernel can drop is room.
+        """
+        group = control_group.of(os.getpid())
+        if group is None or group.limit is None or group.held is None:
             return True
-        return group.used + (instance.policy.base if instance.policy else 0) < 0.95 * group.limit
+        return group.held + (instance.policy.base if instance.policy else 0) < 0.95 * group.limit
 
     def _kill(self, instance: Instance, reason: str) -> None:
         if not instance.killed:
@@ -230,12 +261,14 @@ class Supervisor:
             instance.kill(reason)
 
     def _ended(self, slot: _Slot, instance: Instance, now: float) -> None:
-        ending = instance.ending()
+        ending = instance.ending
+        assert ending is not None  # end() was called
         if instance.pid in self._deaths and ending.reason == "lost":
             ending = msgspec.structs.replace(ending, reason="killed", detail=f"by itself: {self._deaths[instance.pid]}")
         life_s = now - instance.born
         if slot.current is instance:
             slot.current = None
+            slot.empty_since = now
             slot.next = now + slot.back_off.after(life_s, failed=ending.failed)
         else:
             slot.leaving.remove(instance)
@@ -277,7 +310,7 @@ class Supervisor:
     def _told(self, message: dict[str, Any]) -> None:
         topic, pid = message.pop("t"), int(message.pop("pid"))
         if topic == "table":
-            self._record.table(pid, started(pid), message["kind"], message["rows"])
+            self._record.table(pid, message["start"], message["kind"], message["rows"])
             return
         if topic == "evidence":
             self._evidence[pid] = message
@@ -292,15 +325,15 @@ class Supervisor:
         self._record.add(topic, pid, **message)
 
     def _bury(self) -> None:
-        """Flight files of dead processes: the tasks that died with them."""
+        """Flight files of dead processes: the tasks that died with them. What was known of other dead is forgotten."""
+        gone = [pid for pid in {*self._deaths, *self._evidence} if not started(pid)]
         for pid, path in dead(self._folder):
             flights = read(path)
             path.unlink(missing_ok=True)
-            group = procfs.cgroup()
-            oom = group is not None and self._group is not None and group.oom_kills > self._group.oom_kills
-            reason = self._deaths.pop(pid, "killed by the kernel for memory" if oom else "")
-            self._group = group
-            seen = self._evidence.pop(pid, {})
+            reason = self._deaths.get(pid, "")
+            if flights and not reason and self._oom.take():
+                reason = "killed by the kernel for memory"
+            seen = self._evidence.get(pid, {})
             for flight in flights:
                 if not reason:
                     self._record.add("interrupted", pid, name=flight.name, id=flight.id)
@@ -310,6 +343,9 @@ class Supervisor:
                     limit=self.limits.hard or seen.get("limit"), holders=seen.get("holders", ""),
                 )  # fmt: skip
                 self._mourn(pid, note)
+        for pid in gone:  # the number may come again, for another process
+            self._deaths.pop(pid, None)
+            self._evidence.pop(pid, None)
 
     def _mourn(self, pid: int, note: Killed) -> None:
         log.error("%s", note)
@@ -324,7 +360,10 @@ class Supervisor:
 
     def _news(self) -> None:
         """Tell the workers what is quarantined, when that has changed (by us, or by ``flatwater guard release``)."""
-        names = self._record.quarantined()
+        try:
+            names = self._record.quarantined()
+        except sqlite3.Error:  # the disk may be full; the record has told it
+            return
         if names != self._quarantined:
             self._quarantined = names
             draft = self._folder / "quarantine.draft"

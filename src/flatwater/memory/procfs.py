@@ -73,6 +73,34 @@ def cgroup(pid: int | str = "self", *, root: Path = Path("/")) -> Cgroup | None:
     return min(limited, key=lambda group: group.limit or 0, default=groups[0] if groups else None)
 
 
+def kill_counters(pid: int | str = "self", *, root: Path = Path("/")) -> tuple[Path, ...]:
+    """The files where the kernel counts its kills for memory among the processes of the process's own group.
+
+    Version 1 counts a kill in the group of the killed process alone, even when an ancestor's limit was reached. Where
+    no group counts, the file is that of the whole machine. Empty for a process that is gone. Read by :func:`kills`.
+    """
+    places = _places(pid, root)
+    found = [_own(*place) / ("memory.events" if place[2] else "memory.oom_control") for place in places]
+    counting = tuple(path for path in found if path.exists())
+    return counting or ((root / "proc/vmstat",) if (root / f"proc/{pid}").exists() else ())
+
+
+def kills(counter: Path) -> int:
+    """How many processes the kernel has killed for memory, by one of :func:`kill_counters`; 0 for one that is gone."""
+    try:
+        words = counter.read_text("ascii").split()
+    except OSError:
+        return 0
+    return int(words[words.index("oom_kill") + 1]) if "oom_kill" in words else 0
+
+
+def _own(mount: Path, node: Path, _: bool) -> Path:
+    """The group itself; in a container without a namespace of its own, where the mount shows it."""
+    while not node.is_dir() and node != mount and node.is_relative_to(mount):
+        node = node.parent
+    return node
+
+
 def _fields(path: Path) -> dict[str, int]:
     """``Name:  number [kB]`` lines as bytes or plain numbers."""
     found: dict[str, int] = {}
@@ -115,7 +143,7 @@ def _upwards(mount: Path, node: Path, second: bool) -> list[Cgroup]:
     while node.is_relative_to(mount):
         if node.is_dir():
             name = "/" + str(node.relative_to(mount)).lstrip(".")
-            found.append(Cgroup(name, _number(node / limit), _number(node / used), _kills(node / events)))
+            found.append(Cgroup(name, _number(node / limit), _number(node / used), kills(node / events)))
         node = node.parent
     return found
 
@@ -126,11 +154,3 @@ def _number(path: Path) -> int | None:
     except OSError:
         return None
     return int(text) if text.isdigit() and int(text) < _UNLIMITED else None
-
-
-def _kills(path: Path) -> int:
-    try:
-        words = path.read_text("ascii").split()
-    except OSError:
-        return 0
-    return int(words[words.index("oom_kill") + 1]) if "oom_kill" in words else 0

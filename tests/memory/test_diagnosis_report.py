@@ -1,41 +1,25 @@
-"""The three reports of one diagnosis of this very process, made with the library."""
+"""The three reports of one diagnosis that a process made of itself, with the library."""
 
-import threading
-from collections.abc import Iterator
+import pickle
+import subprocess
+import sys
+from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 
 from flatwater.memory import path_drawing, report_html, report_json, report_text
-from flatwater.memory.diagnosis import Diagnosis, diagnose
-from flatwater.memory.target import Here
+from flatwater.memory.diagnosis import Diagnosis
 
-SECRET = "<b>secret-4111</b>"
-KEPT: dict[str, list[object]] = {}
+PROGRAM = Path(__file__).with_name("own_diagnosis.py")
 
 
 @pytest.fixture(scope="module")
-def diagnosis() -> Iterator[Diagnosis]:
-    leave = threading.Event()
-
-    def leak() -> None:
-        number = 0
-        while not leave.wait(0.005):
-            for _ in range(20):  # megabytes a second: a worker of the whole suite is hundreds of megabytes large
-                KEPT[f"{SECRET}{number}"] = [object(), SECRET * 30]
-                number += 1
-
-    thread = threading.Thread(target=leak)
-    thread.start()
-    phases: list[str] = []
-    try:
-        with Here() as here:
-            yield diagnose(here, 4.0, progress=lambda phase, part: phases.append(phase))
-    finally:
-        leave.set()
-        thread.join()
-        KEPT.clear()
-    assert phases[-1] == "done"
+def diagnosis() -> Diagnosis:
+    done = subprocess.run([sys.executable, str(PROGRAM)], capture_output=True, timeout=100, check=False)
+    assert done.returncode == 0, done.stderr.decode()
+    found: Diagnosis = pickle.loads(done.stdout)
+    return found
 
 
 def first_of(diagnosis: Diagnosis) -> str:
@@ -44,7 +28,7 @@ def first_of(diagnosis: Diagnosis) -> str:
 
 def test_own_process_is_diagnosed(diagnosis: Diagnosis):
     assert diagnosis.verdict.kind == "python-objects"
-    assert first_of(diagnosis).startswith(f"{__name__}.KEPT (dict, +")
+    assert first_of(diagnosis).startswith("__main__.KEPT (dict, +")
 
 
 def test_text_begins_with_the_answer_and_fits_a_terminal(diagnosis: Diagnosis):

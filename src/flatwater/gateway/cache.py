@@ -35,7 +35,7 @@ import msgspec
 from flatwater.bounded import Ledger, check_bound
 from flatwater.gateway import demand as demands
 from flatwater.gateway import directive, entry, freshness, validation, vary
-from flatwater.gateway.demand import NOTHING, SPECIAL, Demand
+from flatwater.gateway.demand import DEMANDING, NOTHING, Demand
 from flatwater.gateway.directive import field
 from flatwater.gateway.entry import STRICT, VALIDATE, Stored
 from flatwater.gateway.found import SAFE, Answer, Found, Miss, Stale
@@ -156,7 +156,7 @@ class HttpCache:
         demand = NOTHING
         packed = self._get(key)
         for name, _ in headers:
-            if name in SPECIAL:
+            if name in DEMANDING:
                 demand = demands.demand(headers, obey=policy.obey_client)
                 break
         else:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from flatwater.gateway import directive
 from flatwater.gateway.directive import field
 
-SPECIAL = frozenset(
+DEMANDING = frozenset(
     (
         b"cache-control pragma range if-none-match if-modified-since if-match if-unmodified-since if-range"
         b" content-length transfer-encoding authorization"
@@ -55,7 +55,7 @@ NOTHING = Demand()
 def demand(headers: Sequence[tuple[bytes, bytes]], *, obey: bool = True) -> Demand:
     """What the fields of a request demand. Without ``obey`` its Cache-Control and Pragma count for nothing."""
     names = {name for name, _ in headers}
-    if names.isdisjoint(SPECIAL):
+    if names.isdisjoint(DEMANDING):
         return NOTHING
     elsewhere = not names.isdisjoint(_ELSEWHERE) or field(headers, b"content-length") not in (None, b"0")
     if not obey or names.isdisjoint((b"cache-control", b"pragma")):

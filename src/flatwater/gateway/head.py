@@ -6,7 +6,6 @@ from array import array
 
 from flatwater.bounded import Ledger, Usage
 from flatwater.errors import SettingError
-from flatwater.gateway.demand import SPECIAL
 from flatwater.gateway.message import Headers
 from flatwater.gateway.request import Request
 from flatwater.gateway.upstream import Upstream
@@ -28,7 +27,14 @@ class Head:
     __slots__ = ("fields", "keep_alive", "key", "method", "path", "plain", "request", "target", "upstream")
 
     def __init__(
-        self, request: Request, upstream: Upstream, path: bytes, fields: Headers, key: bytes, *, keep_alive: bool
+        self,
+        method: str,
+        request: Request,
+        upstream: Upstream,
+        path: bytes,
+        fields: Headers,
+        key: bytes,
+        keep_alive: bool,
     ) -> None:
         self.request = request
         self.upstream = upstream
@@ -36,9 +42,9 @@ class Head:
         self.fields = fields
         self.key = key
         self.keep_alive = keep_alive
-        self.method = request.method.decode()
+        self.method = method
         self.target = request.path.decode("latin-1")
-        self.plain = request.method == b"GET" and SPECIAL.isdisjoint([name for name, _ in request.headers])
+        self.plain = method == "GET" and not request.demands
 
 
 class HeadsStatistics(Usage, frozen=True, kw_only=True):

@@ -126,7 +126,7 @@ class Proxy:
             return None
         cached = upstream.quick and request.length == 0 and not request.upgrade and not request.expects
         key = asked_key(request, upstream) if cached else b""
-        return Head(request, upstream, rest, fields, key, keep_alive=keep_alive)
+        return Head(method, request, upstream, rest, fields, key, keep_alive)
 
     def quick(self, head: Head, client: str, write: Write) -> Known | None:
         """Answer from the cache at once, without a task. Otherwise nothing is written, and what is known so far is

@@ -14,6 +14,7 @@ from itertools import count
 from typing import Any
 
 from flatwater.gateway.config import Front
+from flatwater.gateway.demand import DEMANDING
 from flatwater.gateway.error import (
     CodingError,
     ExpectationError,
@@ -47,6 +48,7 @@ _SPECIAL = frozenset(
         *(b"te", b"trailer", b"upgrade"),
     }
 )
+_NOTED = _SPECIAL | DEMANDING
 _ONCE = frozenset({b"host", b"content-length", b"transfer-encoding", b"expect", b"upgrade", b"x-request-id"})
 _LISTS = frozenset({b"connection", b"via", b"forwarded", b"x-forwarded-for", b"te"})
 _FIRST = frozenset({b"x-forwarded-proto", b"x-forwarded-host"})
@@ -61,11 +63,13 @@ class Request:
     """A request that has passed the checks. ``headers`` are those to forward, without Host and framing.
 
     ``path`` is raw (percent-encoded), without what the app is mounted under; ``target`` is what the upstream gets;
-    ``length`` of the body: None when chunked. ``special`` holds the fields that the gateway deals with, by name.
+    ``length`` of the body: None when chunked. ``special`` holds the fields that the gateway deals with, by name;
+    ``demands`` tells whether others are there that a cache must heed.
     """
 
     __slots__ = (
         "client",
+        "demands",
         "expects",
         "headers",
         "host",
@@ -97,6 +101,7 @@ class Request:
     version: str
     scheme: str
     special: dict[bytes, bytes]
+    demands: bool
 
     def arrived(self, client: str) -> Request:
         """The same request from ``client``, with an id of its own unless the head gave one."""
@@ -116,6 +121,7 @@ class Request:
         request.version = self.version
         request.scheme = self.scheme
         request.special = self.special
+        request.demands = self.demands
         return request
 
 
@@ -200,11 +206,16 @@ class Inspector:
             raise HeadSizeError(f"there are more than {self._front.max_headers} fields")
         kept: Headers = []
         special: dict[bytes, bytes] = {}
+        request.demands = False
         size = 0
-        for name, value in headers:
+        for item in headers:
+            name, value = item
             size += len(name) + len(value)
-            if name not in _SPECIAL:
-                kept.append((name, value))
+            if name not in _NOTED:
+                kept.append(item)
+            elif name not in _SPECIAL:
+                kept.append(item)
+                request.demands = True
             elif name not in special:
                 special[name] = value
             elif name in _LISTS:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -24,7 +24,12 @@ class Answer(Protocol):
     sent: bool
     tunnel: bool
     trailers: Headers
+    interim: list[tuple[int, Headers]]
+    response: ResponseHead
+    error: GatewayError | None
+    follow: Callable[[], None] | None
 
+    def tell_interim(self, tell: Tell) -> None: ...
     async def head(self, tell: Tell | None = None) -> ResponseHead: ...
     async def continued(self) -> None: ...
     async def read(self) -> bytes: ...

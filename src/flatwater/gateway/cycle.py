@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import MutableMapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import TYPE_CHECKING, Any, Protocol
 
 from flatwater.gateway.message import STATUS_LINES, write_chunk, write_end
 
 if TYPE_CHECKING:
-    from flatwater.gateway.front import App, FrontConnection
+    from flatwater.gateway.front import FrontConnection
 
 log = logging.getLogger(__name__)
 
 Event = MutableMapping[str, Any]
+Job = Callable[[Any, Any, Any], Awaitable[None]]
 
 _INTERIM = {102: b"Processing", 103: b"Early Hints"}
 _ERROR: list[tuple[bytes, bytes]] = [(b"content-length", b"0"), (b"x-flatwater-reason", b"internal")]
+
+
+class Lane(Protocol):
+    """What goes on without a task: see :class:`flatwater.gateway.express.Express`."""
+
+    def resume(self) -> None: ...
+    def leave(self) -> None: ...
 
 
 class Cycle:
@@ -38,15 +46,23 @@ class Cycle:
         "complete",
         "disconnected",
         "keep_alive",
+        "lane",
+        "method",
         "scope",
         "started",
+        "version",
     )
 
-    def __init__(self, front: FrontConnection, *, keep_alive: bool, expects: bool) -> None:
+    def __init__(
+        self, front: FrontConnection, method: str, version: str, *, keep_alive: bool, expects: bool = False
+    ) -> None:
         self._front = front
+        self.method = method
+        self.version = version
         self.keep_alive = keep_alive
         self._expects = expects
-        self.scope: dict[str, Any] = {}
+        self.scope: Event = {}
+        self.lane: Lane | None = None
         self.started = self.complete = self.disconnected = False
         self._body: list[bytes] = []
         self._more = True  # the request's body has not ended yet
@@ -56,9 +72,8 @@ class Cycle:
         self._left = -1  # bytes of a sized answer to come
         self._chunked = self._trailers = self._bodyless = False
 
-    async def run(self, app: App) -> None:
+    async def run(self, app: Job) -> None:
         """The request's task."""
-        front = self._front
         try:
             await app(self.scope, self.receive, self.send)
         except Exception:
@@ -68,8 +83,7 @@ class Cycle:
                 await self.send({"type": "http.response.start", "status": 500, "headers": _ERROR})
                 await self.send({"type": "http.response.body"})
         finally:
-            if not self.complete and not self.disconnected and front.side is None:
-                front.abort()  # what the client has must not pass for a whole answer
+            self.abort()
             if self._expects:
                 self.keep_alive = False
 
@@ -98,12 +112,11 @@ class Cycle:
             return
         kind = event["type"]
         if kind == "http.response.body":
-            self._send_body(event.get("body", b""), event.get("more_body", False))
+            self.write(event.get("body", b""), more=event.get("more_body", False))
         elif kind == "http.response.start":
-            self._send_head(event["status"], event["headers"], event.get("trailers", False))
+            self.begin(event["status"], event["headers"], trailers=event.get("trailers", False))
         else:
-            front.transport.write(write_end(event["headers"]))
-            self._finish()
+            self.write_trailers(event["headers"])
 
     def inform(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         """Pass on an interim answer (102, 103); not to HTTP/1.0 (RFC 9110, section 15.2), nor to a client that is slow
@@ -111,7 +124,7 @@ class Cycle:
         front = self._front
         if self.started or self.disconnected or front.closed or front.writing_paused:
             return
-        if self.scope["http_version"] == "1.1" and front.cycle is self:
+        if self.version == "1.1" and front.cycle is self:
             lines = b"".join([b"%b: %b\r\n" % item for item in headers])
             front.transport.write(b"HTTP/1.1 %d %b\r\n%b\r\n" % (status, _INTERIM.get(status, b""), lines))
 
@@ -126,30 +139,13 @@ class Cycle:
         if not self.disconnected and not front.closed:
             if stored:
                 self._left = len(body)
-            self._send_head(status, headers, False, stored)
-            self._send_body(body, False)
+            self.begin(status, headers, stored=stored)
+            self.write(body, more=False)
         return True
 
-    # What the connection calls.
-
-    def feed(self, data: bytes) -> int:
-        """Part of the request's body; returns how much waits."""
-        if self.complete or self.disconnected:
-            return 0
-        self._body.append(data)
-        self._wake()
-        return sum(map(len, self._body))
-
-    def end(self) -> None:
-        self._more = False
-        if self._waiter is not None:
-            self._wake()
-
-    def disconnect(self) -> None:
-        self.disconnected = True
-        self._wake()
-
-    def _send_head(self, status: int, headers: list[tuple[bytes, bytes]], trailers: bool, stored: bytes = b"") -> None:
+    def begin(
+        self, status: int, headers: list[tuple[bytes, bytes]], *, trailers: bool = False, stored: bytes = b""
+    ) -> None:
         """Make the head; it is written with the first part of the body."""
         self.started = True
         if self._expects:  # the client waits for a 100 that will not come: nobody knows whether it sends the body
@@ -166,9 +162,9 @@ class Cycle:
             self.keep_alive = False
         elif not self.keep_alive:
             lines.append(b"connection: close\r\n")
-        self._bodyless = self.scope["method"] == "HEAD" or status in (204, 304)
+        self._bodyless = self.method == "HEAD" or status in (204, 304)
         if self._left < 0 and not self._bodyless:
-            if self.scope["http_version"] == "1.1":
+            if self.version == "1.1":
                 self._chunked = True
                 self._trailers = trailers
                 lines.append(b"transfer-encoding: chunked\r\n")
@@ -177,7 +173,8 @@ class Cycle:
         lines.append(b"\r\n")
         self._head = b"".join(lines)
 
-    def _send_body(self, body: bytes, more: bool) -> None:
+    def write(self, body: bytes, *, more: bool) -> None:
+        """Part of the answer's body; without ``more`` the last one."""
         data = b""
         if body and not self._bodyless:
             if self._chunked:
@@ -195,6 +192,53 @@ class Cycle:
             self._front.transport.write(data)
         if not more and not self._trailers:
             self._finish()
+
+    def write_trailers(self, trailers: list[tuple[bytes, bytes]]) -> None:
+        """The fields after the body, if ``begin`` was told of them and the client can have them."""
+        if self._trailers:
+            self._front.transport.write(write_end(trailers))
+            self._finish()
+
+    def abort(self) -> None:
+        """Cut the connection unless the answer is complete: what the client has must not pass for a whole one."""
+        if not self.complete and not self.disconnected and self._front.side is None:
+            self._front.abort()
+
+    def start(self, app: Job) -> bool:
+        """Go on in a task; False when there can be none: then the client has been told."""
+        return self._front.run(self, app)
+
+    @property
+    def paused(self) -> bool:
+        """Whether the client is slow to take what there is."""
+        return self._front.writing_paused
+
+    # What the connection calls.
+
+    def feed(self, data: bytes) -> int:
+        """Part of the request's body; returns how much waits."""
+        if self.complete or self.disconnected:
+            return 0
+        self._body.append(data)
+        self._wake()
+        return sum(map(len, self._body))
+
+    def end(self) -> None:
+        """That was all of the request's body."""
+        self._more = False
+        if self._waiter is not None:
+            self._wake()
+
+    def resume(self) -> None:
+        """The client takes more."""
+        if self.lane is not None:
+            self.lane.resume()
+
+    def disconnect(self) -> None:
+        self.disconnected = True
+        self._wake()
+        if self.lane is not None:
+            self.lane.leave()
 
     def _finish(self) -> None:
         self.complete = True

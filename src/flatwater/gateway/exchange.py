@@ -107,14 +107,18 @@ class Exchange:
         """The final answer's head, once it is here. ``tell`` gets those before it (102, 103) as they come."""
         while True:
             if tell is not None and self.interim:
-                interim, self.interim = self.interim, []
-                for status, headers in interim:
-                    tell(status, headers)
+                self.tell_interim(tell)
             if self.ready:
                 return self.response
             if self.error is not None:
                 raise self.error
             await self._wait()
+
+    def tell_interim(self, tell: Tell) -> None:
+        """Give ``tell`` what came before the final answer and was not told yet."""
+        interim, self.interim = self.interim, []
+        for status, headers in interim:
+            tell(status, headers)
 
     async def continued(self) -> None:
         """Wait for ``100 Continue`` or anything that makes it pointless to wait."""

@@ -31,7 +31,11 @@ class Recorder(Protocol):
 
 
 class Forwarder:
-    """``ask`` gives the answer's head, with the exchange in the transit; ``relay`` sends it on."""
+    """``ask`` gives the answer's head, with the exchange in the transit; ``relay`` sends it on.
+
+    ``ask_now`` is for requests without a body: it asks an endpoint without waiting for anything, if that can be done.
+    ``ask`` goes on from there: the endpoint that was chosen, the exchange that was begun, its failure.
+    """
 
     def __init__(self, inspector: Inspector, tasks: TaskGroup, *, linger_s: float = 1.0) -> None:
         self._inspector = inspector
@@ -53,6 +57,21 @@ class Forwarder:
             transit.watchable = True
         return await self._attempts(transit, upstream, self._head(request, upstream, headers), body, last)
 
+    def ask_now(self, transit: Transit, upstream: Upstream, headers: Headers) -> Answer | None:
+        """Over an idle connection of the endpoint whose turn it is; None when it has none. Raises GatewayError when no
+        endpoint can be asked."""
+        request = transit.request
+        assert request is not None
+        head = self._head(request, upstream, headers)
+        transit.attempts = 1
+        backend = transit.attach(upstream.choose())
+        self._address(head, request, upstream, backend)
+        try:
+            transit.exchange = backend.client.begin_now(head)
+        except GatewayError:
+            return None  # so does the ordinary way, and decides what follows from it
+        return transit.exchange
+
     async def relay(
         self,
         transit: Transit,
@@ -70,7 +89,8 @@ class Forwarder:
         if exchange.complete and recorder is None and not transit.unread and not exchange.trailers:
             await transit.whole(status, headers, exchange.take())
             return
-        trailers = _sends_trailers(transit, response)
+        offered = "http.response.trailers" in transit.scope.get("extensions", ())
+        trailers = offered and may_have_trailers(transit.request, response)
         await transit.start(status, headers, trailers=trailers)
         data = exchange.take()
         if not data and not exchange.complete:
@@ -108,12 +128,10 @@ class Forwarder:
                 transit.attempts += 1
                 error: GatewayError | None = None
                 response: ResponseHead | None = None
-                backend = upstream.choose(tried)
+                backend = transit.backend or transit.attach(upstream.choose(tried))
                 try:
                     response = await self._attempt(transit, upstream, backend, head, body, last, fresh)
-                    if response.status < 500:
-                        return response
-                    if response.status not in upstream.service.retry.statuses:
+                    if not upstream.service.retry.covers(response.status):
                         return response
                 except GatewayError as failure:
                     error = failure
@@ -151,14 +169,14 @@ class Forwarder:
     ) -> ResponseHead:
         request = transit.request
         assert request is not None
-        if upstream.service.host_header == "endpoint" or not request.host:
-            head.headers[0] = (b"host", backend.authority)
-        backend.active += 1
-        transit.backend = backend
-        exchange = backend.client.begin_now(head) if request.length == 0 and not fresh else None
+        exchange = transit.exchange
         if exchange is None:
-            exchange = await backend.client.begin(head, body=body, length=request.length, last=last, fresh=fresh)
-        transit.exchange = exchange
+            self._address(head, request, upstream, backend)
+            if request.length == 0 and not fresh:
+                exchange = backend.client.begin_now(head)
+            if exchange is None:
+                exchange = await backend.client.begin(head, body=body, length=request.length, last=last, fresh=fresh)
+            transit.exchange = exchange
         if not last:
             if request.expects:
                 await self._go_ahead(exchange)
@@ -175,6 +193,10 @@ class Forwarder:
         if request.expects and request.length != 0:
             fields.append((b"expect", b"100-continue"))
         return RequestHead(request.method, request.target, fields, lines, count)
+
+    def _address(self, head: RequestHead, request: Request, upstream: Upstream, backend: Backend) -> None:
+        if upstream.service.host_header == "endpoint" or not request.host:
+            head.headers[0] = (b"host", backend.authority)
 
     async def _body(self, transit: Transit, request: Request) -> tuple[bytes, bool]:
         """The part of the body that is here, and whether that is all."""
@@ -250,8 +272,11 @@ async def watch(transit: Transit) -> None:
 def _teller(transit: Transit) -> Tell | None:
     """What passes interim answers on, where the ASGI server can (RFC 9110, section 15.2: a proxy must)."""
     inform: Tell | None = transit.scope.get("extensions", {}).get("flatwater.interim")
-    if inform is None:
-        return None
+    return None if inform is None else interim_to(inform)
+
+
+def interim_to(inform: Tell) -> Tell:
+    """Interim answers without what is the upstream connection's own."""
     return lambda status, headers: inform(status, response_headers(headers, (), bodyless=True))
 
 
@@ -262,12 +287,8 @@ def _final(response: ResponseHead | None, error: GatewayError | None) -> Respons
     return response
 
 
-def _sends_trailers(transit: Transit, response: ResponseHead) -> bool:
-    request = transit.request
-    if (
-        request is None
-        or not request.takes_trailers
-        or "http.response.trailers" not in transit.scope.get("extensions", ())
-    ):
+def may_have_trailers(request: Request | None, response: ResponseHead) -> bool:
+    """Whether fields may follow the body, and the client takes them (RFC 9110, section 6.5.1)."""
+    if request is None or not request.takes_trailers:
         return False
     return any(name == b"transfer-encoding" for name, _ in response.headers)

@@ -23,7 +23,7 @@ from flatwater.bounded.ledger import Usage
 from flatwater.errors import ClosedError, LimitError
 from flatwater.gateway.config import Front as FrontRule
 from flatwater.gateway.config import Listen
-from flatwater.gateway.cycle import Cycle
+from flatwater.gateway.cycle import Cycle, Job
 from flatwater.gateway.error import HeadSizeError, OverloadError, RefusedError, TargetSizeError
 from flatwater.gateway.head import Head
 from flatwater.gateway.intake import Intake
@@ -211,6 +211,11 @@ class FrontConnection(Intake):
                 cycle.disconnect()
         self._queue.clear()
 
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self.cycle is not None:
+            self.cycle.resume()
+
     # httptools
 
     def on_headers_complete(self) -> None:
@@ -346,15 +351,19 @@ class FrontConnection(Intake):
         self._keep_alive = head.keep_alive
         self._expects = False
         cycle = self._cycle(head.method, request.version, request.path, request.query, head.fields)
-        if known is not None:
-            cycle.scope["flatwater.known"] = known
         cycle.end()
+        if known is not None:
+            self.cycle = cycle
+            if hall.app.express(cycle, known):
+                hall.requests += 1
+                return
+            cycle.scope["flatwater.known"] = known
         self._start(cycle)
 
     def _cycle(self, method: str, version: str, path: bytes, query: bytes, headers: Headers) -> Cycle:
         """A request as an ASGI app gets it."""
         text = path.decode("latin-1")
-        cycle = Cycle(self, keep_alive=self._keep_alive, expects=self._expects)
+        cycle = Cycle(self, method, version, keep_alive=self._keep_alive, expects=self._expects)
         cycle.scope = {
             "type": "http",
             "asgi": _ASGI,
@@ -376,10 +385,16 @@ class FrontConnection(Intake):
     def _start(self, cycle: Cycle) -> None:
         self.cycle = cycle
         self._hall.requests += 1
+        self.run(cycle, self._hall.app)
+
+    def run(self, cycle: Cycle, app: Job) -> bool:
+        """Answer with a task; False when there can be none, which is said to the client."""
         try:
-            self._hall.tasks.start(cycle.run(self._hall.app), name="request")
+            self._hall.tasks.start(cycle.run(app), name="request")
         except (LimitError, ClosedError):
             self._refuse_now(OverloadError("too many requests are under way"))
+            return False
+        return True
 
     def _check_head(self) -> None:
         if self._in_head and not self._headers and len(self._url) == 0:

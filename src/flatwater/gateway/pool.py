@@ -164,6 +164,9 @@ class Pool:
 
     def sweep(self, now: float) -> None:
         """Fail what takes too long, close what was idle too long."""
+        if not self._now:  # the first sweep: what was put back before has no time yet
+            for connection in self._idle:
+                connection.idle_since = now
         self._now = now
         for exchange in list(self._busy):
             exchange.sweep(now)

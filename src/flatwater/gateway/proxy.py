@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from flatwater.bounded import History, TaskGroup
 from flatwater.errors import ClosedError, LimitError
 from flatwater.gateway.caching import Caching, asked_key
 from flatwater.gateway.error import GatewayError, OverloadError, UpgradeError
+from flatwater.gateway.express import Express, Outlet
 from flatwater.gateway.forward import Forwarder, watch
 from flatwater.gateway.found import Answer, Found
 from flatwater.gateway.head import Head, Heads
@@ -99,8 +100,13 @@ class Proxy:
         transit = Transit(scope, receive, send)
         self.requests += 1
         self._transits[transit] = None
+        await self._see_through(transit, self._answer(transit))
+
+    async def _see_through(self, transit: Transit, answer: Awaitable[None]) -> None:
+        """Until the request is over, however it ends."""
+        transit.task = asyncio.current_task()
         try:
-            await self._answer(transit)
+            await answer
         except asyncio.CancelledError:
             if not transit.left:
                 raise
@@ -110,7 +116,7 @@ class Proxy:
         except GatewayError as error:
             await self._fail(transit, error)
         finally:
-            self._over(transit)
+            self.over(transit)
 
     def recognise(
         self, method: str, version: str, path: bytes, query: bytes, fields: Headers, scheme: str, keep_alive: bool
@@ -176,6 +182,35 @@ class Proxy:
             request.id = id
             self._run_hooks(request, record)
 
+    def express(self, outlet: Outlet, known: Known) -> bool:
+        """Forward a request without a body at once, without a task (flatwater.gateway.express); False when the app must
+        be called, as after ``quick``."""
+        request, upstream, path, found = known
+        if found is not None or not upstream.express or not request.plain or self._stressed():
+            return False
+        request.target = path + b"?" + request.query if request.query else path
+        transit = Express(self, outlet, [self._via, (b"x-request-id", request.id)])
+        transit.request = request
+        self.requests += 1
+        self._transits[transit] = None
+        try:
+            upstream.admit(request)
+            transit.upstream = upstream
+            exchange = self.forwarder.ask_now(transit, upstream, request.headers)
+        except GatewayError as error:
+            transit.refuse(error)
+            self._count(transit, error)
+            return True
+        if exchange is None:
+            transit.hand_over()
+        else:
+            exchange.follow = transit.follow
+        return True
+
+    async def go_on(self, transit: Express) -> None:
+        """A request that the express lane hands over."""
+        await self._see_through(transit, self._forward(transit, transit.extra))
+
     def __len__(self) -> int:
         """How many requests are under way."""
         return len(self._transits)
@@ -195,6 +230,12 @@ class Proxy:
         """End every request, as if its client had left."""
         for transit in list(self._transits):
             transit.leave()
+
+    def _stressed(self) -> bool:
+        """Whether requests need a closer look, because of what the gateway is short of."""
+        pressure = self._pressure
+        short = self.draining or (pressure is not None and (pressure.draining or pressure.refusing))
+        return short or len(self._transits) >= self._max_requests
 
     async def _answer(self, transit: Transit) -> None:
         pressure = self._pressure
@@ -224,9 +265,15 @@ class Proxy:
             transit.unread = False
             await self.caching.answer(transit, upstream, extra)
         else:
-            transit.unread = False
-            response = await self.forwarder.ask(transit, upstream, request.headers)
-            await self.forwarder.relay(transit, response, extra)
+            await self._forward(transit, extra)
+
+    async def _forward(self, transit: Transit, extra: Headers) -> None:
+        request, upstream = transit.request, transit.upstream
+        assert request is not None
+        assert upstream is not None
+        transit.unread = False
+        response = await self.forwarder.ask(transit, upstream, request.headers)
+        await self.forwarder.relay(transit, response, extra)
 
     async def _upgrade(self, transit: Transit, upstream: Upstream, extra: Headers) -> None:
         if not upstream.service.websockets:
@@ -235,18 +282,26 @@ class Proxy:
 
     async def _fail(self, transit: Transit, error: GatewayError) -> None:
         if transit.started:  # too late to say so: the connection must end in a way that cannot be taken for a success
-            transit.reason = error.code
-            log.info("an answer of %s broke off: %s", transit.upstream and transit.upstream.name, error)
+            self.broke_off(transit, error)
             abort = transit.scope.get("extensions", {}).get("flatwater.abort")
             if abort is None:
                 raise error
             abort()
             return
         await refuse(transit, error)
+        self._count(transit, error)
+
+    def _count(self, transit: Transit, error: GatewayError) -> None:
         if transit.upstream is None:
             self.refused[error.code] = self.refused.get(error.code, 0) + 1
 
-    def _over(self, transit: Transit) -> None:
+    def broke_off(self, transit: Transit, error: GatewayError) -> None:
+        """The answer of a request cannot be completed."""
+        transit.reason = error.code
+        log.info("an answer of %s broke off: %s", transit.upstream and transit.upstream.name, error)
+
+    def over(self, transit: Transit) -> None:
+        """A request has ended: count and note it, give back what it held."""
         del self._transits[transit]
         backend = transit.backend
         endpoint = "" if backend is None else backend.url

@@ -103,6 +103,11 @@ class Request:
     special: dict[bytes, bytes]
     demands: bool
 
+    @property
+    def plain(self) -> bool:
+        """Whether there is nothing after the head, neither a body nor another protocol."""
+        return self.length == 0 and not self.upgrade and not self.expects
+
     def arrived(self, client: str) -> Request:
         """The same request from ``client``, with an id of its own unless the head gave one."""
         request = Request()

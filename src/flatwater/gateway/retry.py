@@ -23,6 +23,10 @@ class RetryRule(msgspec.Struct, frozen=True, kw_only=True):
     backoff_s: float = 0.025
     max_backoff_s: float = 1.0
 
+    def covers(self, status: int) -> bool:
+        """Whether an answer of this status is a failure worth a retry."""
+        return status >= 500 and status in self.statuses
+
 
 class RetryBudget:
     """Tokens: each request earns ``percent`` / 100, each second ``min_per_s``; a retry costs one. What is saved is at

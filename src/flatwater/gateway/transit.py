@@ -84,7 +84,7 @@ class Transit:
         self.scope = scope
         self.receive = receive
         self.send = send
-        self.task = asyncio.current_task()
+        self.task: asyncio.Task[None] | None = None  # that may be cancelled when the client leaves
         self.began = time.perf_counter()
         self.request: Request | None = None
         self.upstream: Upstream | None = None
@@ -108,6 +108,12 @@ class Transit:
         if not self.left and self.task is not None:
             self.left = True
             self.task.cancel()
+
+    def attach(self, backend: Backend) -> Backend:
+        """The endpoint that is asked from now on, until ``detach``."""
+        backend.active += 1
+        self.backend = backend
+        return backend
 
     def detach(self) -> None:
         """Give back the connection and end the tasks of this request. Idempotent."""
@@ -149,12 +155,21 @@ class Transit:
 
 async def refuse(transit: Transit, error: GatewayError) -> None:
     """Answer with a problem document (RFC 9457) that says why."""
+    headers, body = problem(transit, error)
+    if transit.request is None:  # it was malformed: nobody knows where the next one begins
+        transit.unread = True
+    await transit.start(error.status, headers)
+    await transit.send({"type": "http.response.body", "body": body})
+
+
+def problem(transit: Transit, error: GatewayError) -> tuple[Headers, bytes]:
+    """Fields and body of that answer; its code becomes the request's reason."""
     request = transit.request
     try:
         title = HTTPStatus(error.status).phrase
     except ValueError:
         title = "Error"
-    problem = {
+    told = {
         "type": "about:blank",
         "title": title,
         "status": error.status,
@@ -162,18 +177,15 @@ async def refuse(transit: Transit, error: GatewayError) -> None:
         "detail": error.message,
         "request_id": request.id.decode() if request is not None and hasattr(request, "id") else "",
     }
-    body = b"" if transit.scope["method"] == "HEAD" else msgspec.json.encode(problem)
+    body = b"" if transit.scope["method"] == "HEAD" else msgspec.json.encode(told)
     headers: Headers = [
         (b"content-type", b"application/problem+json"),
         (b"content-length", b"%d" % len(body)),
         (b"cache-control", b"no-store"),
         (b"x-flatwater-reason", error.code.encode()),
-        (b"x-request-id", problem["request_id"].encode()),  # type: ignore[attr-defined]
+        (b"x-request-id", told["request_id"].encode()),  # type: ignore[attr-defined]
     ]
     if error.status in (429, 503):
         headers.append((b"retry-after", error.hint.encode() if isinstance(error, RateError) else b"1"))
     transit.reason = error.code
-    if request is None:  # it was malformed: nobody knows where the next one begins
-        transit.unread = True
-    await transit.start(error.status, headers)
-    await transit.send({"type": "http.response.body", "body": body})
+    return headers, body

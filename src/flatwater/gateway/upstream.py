@@ -120,6 +120,7 @@ class Upstream:
         self._balance = BALANCES[service.balance]()
         self._rate = Rate(name, service.rate, ledger=ledger, clock=clock) if service.rate.per_s > 0 else None
         self.quick = service.cache.enabled and self._rate is None  # hits need no admission
+        self.express = not service.cache.enabled
         self._latency = Histogram(f"latency of {name}", ledger=ledger)
         self._connect = connect or http_client
         self._some_out_until = 0.0  # while an endpoint may be out, candidates are looked for

@@ -154,14 +154,14 @@ class HttpCache:
         """What is here for a request."""
         now = self._clock()
         demand = NOTHING
-        packed = self._get(key)
         for name, _ in headers:
             if name in DEMANDING:
                 demand = demands.demand(headers, obey=policy.obey_client)
                 break
         else:
-            if method == b"GET" and packed is not None and (plain := entry.fresh(packed, now)) is not None:
-                return self._plain(*plain)
+            if method == b"GET" and (plain := self.fresh(key, headers)) is not None:
+                return Answer.plain(*plain)
+        packed = self._get(key)
         if (method != b"GET" and method != b"HEAD") or demand.elsewhere or demand.no_store:
             return self._bypass(method, key, headers, policy, now, demand)
         stored = None if packed is None else self._open(key, packed, headers, now)
@@ -173,6 +173,24 @@ class HttpCache:
             self._hits += 1
             return self._answer(stored, headers, method, age, self._hit % (stored.lifetime - age), "hit")
         return self._stale(stored, method, key, headers, policy, now, demand)
+
+    def fresh(self, key: bytes, headers: Headers) -> tuple[int, bytes, bytes] | None:
+        """Status, header lines and body of what answers a GET that demands nothing of caches: the shortest way to a
+        hit. None when there is more to think about: see ``lookup``."""
+        packed = self._get(key)
+        if packed is None:
+            return None
+        now = self._clock()
+        plain = entry.fresh(packed, now)
+        if plain is None:
+            if (selecting := entry.marker(packed)) is None:
+                return None
+            packed = self._get(_variant_key(key, selecting[0], selecting[1], headers))
+            if packed is None or (plain := entry.fresh(packed, now)) is None:
+                return None
+        status, head, body, age, left_s = plain
+        self._hits += 1
+        return status, head + self._hit_lines % (age, left_s), body
 
     def stale_answer(self, found: Stale, why: bytes = b"") -> Answer:
         """The stored response of ``found`` for its request, stale as it is; ``why`` goes into Cache-Status."""
@@ -310,10 +328,6 @@ class HttpCache:
         )
 
     # Look-up.
-
-    def _plain(self, status: int, head: bytes, body: bytes, age: float, left_s: float) -> Answer:
-        self._hits += 1
-        return Answer.plain(status, head + self._hit_lines % (age, left_s), body)
 
     def _open(self, key: bytes, packed: Packed, headers: Headers, now: float) -> Stored | None:
         """The response that stands under ``key``, or the variant for these headers; None when there is none in time."""

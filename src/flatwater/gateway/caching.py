@@ -24,6 +24,7 @@ class Caching:
 
     def __init__(self, cache: HttpCache, flights: Flights, forwarder: Forwarder, tasks: TaskGroup) -> None:
         self._cache = cache
+        self.fresh = cache.fresh
         self._flights = flights
         self._forwarder = forwarder
         self._tasks = tasks

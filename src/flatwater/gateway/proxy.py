@@ -147,17 +147,29 @@ class Proxy:
             and (pressure is None or not (pressure.draining or pressure.refusing))
         ):
             began = time.perf_counter()
+            if head.plain and (plain := caching.fresh(head.key, head.request.headers)) is not None:
+                self._hit(head, client, *plain, "hit", began, write)
+                return None
             found = caching.lookup(head.request, head.upstream, head.key)
             if type(found) is Answer:
-                self._hit(head, client, found, began, write)
+                self._hit(head, client, found.status, found.lines, found.body, found.kind, began, write)
                 return None
         return head.request.arrived(client), head.upstream, head.path, found
 
-    def _hit(self, head: Head, client: str, found: Answer, began: float, write: Write) -> None:
+    def _hit(
+        self,
+        head: Head,
+        client: str,
+        status: int,
+        lines: bytes,
+        body: bytes,
+        kind: str,
+        began: float,
+        write: Write,
+    ) -> None:
         id = head.request.id or fresh_id()
-        status = found.status
         close = b"\r\n" if head.keep_alive else b"connection: close\r\n\r\n"
-        write(b"".join((STATUS_LINES[status], found.lines, self._hit_lines % id, close, found.body)))
+        write(b"".join((STATUS_LINES[status], lines, self._hit_lines % id, close, body)))
         self.requests += 1
         duration_s = time.perf_counter() - began
         upstream = head.upstream
@@ -173,7 +185,7 @@ class Proxy:
             client,
             id.decode(),
             "",
-            found.kind,
+            kind,
             0,
         )
         self._history.add(record)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from hashlib import blake2b
 
 from flatwater.gateway.directive import Headers, field
@@ -11,6 +12,7 @@ from flatwater.gateway.directive import Headers, field
 _PREFERENCES = frozenset({b"accept", b"accept-encoding", b"accept-language", b"accept-charset"})
 _QUALITY = re.compile(rb";[ \t]*q=(\d(?:\.\d{0,3})?)[ \t]*$")
 _MAX_PLAIN_BYTES = 96
+_MAX_REMEMBERED_BYTES = 256
 
 
 def fields(value: bytes | None) -> tuple[bytes, ...] | None:
@@ -27,8 +29,7 @@ def variant(names: Sequence[bytes], request: Headers) -> bytes:
 
     An absent field differs from an empty one. Long values are hashed (BLAKE2b, 256 bits).
     """
-    headers = list(request)
-    told = b"\x00".join(_told(name, field(headers, name)) for name in names)
+    told = b"\x00".join([_told(name, field(request, name)) for name in names])
     return told if len(told) <= _MAX_PLAIN_BYTES else blake2b(told, digest_size=32).digest()
 
 
@@ -36,8 +37,15 @@ def _told(name: bytes, value: bytes | None) -> bytes:
     if value is None:
         return b""
     if name in _PREFERENCES and b'"' not in value:
-        return b"=" + _preferences(value)
+        return b"=" + (_remembered(value) if len(value) <= _MAX_REMEMBERED_BYTES else _preferences(value))
+    if b"," not in value:
+        return b"=" + value.strip(b" \t")
     return b"=" + b",".join([part.strip(b" \t") for part in value.split(b",")])
+
+
+@lru_cache(maxsize=1024)
+def _remembered(value: bytes) -> bytes:
+    return _preferences(value)
 
 
 def _preferences(value: bytes) -> bytes:

@@ -35,7 +35,7 @@ import msgspec
 from flatwater.bounded import Ledger, check_bound
 from flatwater.gateway import demand as demands
 from flatwater.gateway import directive, entry, freshness, validation, vary
-from flatwater.gateway.demand import DEMANDING, NOTHING, Demand
+from flatwater.gateway.demand import Demand
 from flatwater.gateway.directive import field
 from flatwater.gateway.entry import STRICT, VALIDATE, Stored
 from flatwater.gateway.found import SAFE, Answer, Found, Miss, Stale
@@ -153,14 +153,9 @@ class HttpCache:
     def lookup(self, method: bytes, key: bytes, headers: Headers, policy: Policy = DEFAULT) -> Found:
         """What is here for a request."""
         now = self._clock()
-        demand = NOTHING
-        for name, _ in headers:
-            if name in DEMANDING:
-                demand = demands.demand(headers, obey=policy.obey_client)
-                break
-        else:
-            if method == b"GET" and (plain := self.fresh(key, headers)) is not None:
-                return Answer.plain(*plain)
+        if method == b"GET" and demands.none(headers) and (plain := self.fresh(key, headers)) is not None:
+            return Answer.plain(*plain)
+        demand = demands.demand(headers, obey=policy.obey_client)
         packed = self._get(key)
         if (method != b"GET" and method != b"HEAD") or demand.elsewhere or demand.no_store:
             return self._bypass(method, key, headers, policy, now, demand)
@@ -208,7 +203,7 @@ class HttpCache:
         self._revalidated += 1
         stored = found.stored
         merged = _updated(stored.headers, headers)
-        terms = self._terms(found, stored.status, merged, now)
+        terms = _terms(found, stored.status, merged, self._wall(), now)
         tag = field(headers, b"etag")
         known = field(stored.headers, b"etag")
         if terms is None or (tag and known and not known.startswith(b"W/") and tag != known):
@@ -226,7 +221,7 @@ class HttpCache:
         if found.method == b"HEAD":
             self._update_by_head(found, status, headers, now)
             return None
-        terms = self._terms(found, status, headers, now) if self._may_record(found, headers) else None
+        terms = _terms(found, status, headers, self._wall(), now) if self._may_record(found, headers) else None
         declared = field(headers, b"content-length")
         expected = directive.number(declared) if declared is not None else None
         limit = self._shelf.max_entry_bytes - OVERHEAD_BYTES - len(found.key)
@@ -392,17 +387,6 @@ class HttpCache:
 
     # Storing.
 
-    def _terms(self, found: Miss, status: int, headers: Headers, now: float) -> Terms | None:
-        return freshness.terms(
-            status,
-            headers,
-            found.request,
-            now=self._wall(),
-            delay_s=now - found.asked_at,
-            policy=found.policy,
-            explicit=found.method == b"POST",
-        )
-
     def _may_record(self, found: Miss, headers: Headers) -> bool:
         if found.method == b"POST":  # RFC 9110 §9.3.3: for a later GET, when it says that it is what a GET would get
             location = field(headers, b"content-location")
@@ -455,9 +439,21 @@ class HttpCache:
                 self._shelf.delete(stored.key)
                 return
         merged = _updated(stored.headers, headers)
-        terms = self._terms(found, 200, merged, now)
+        terms = _terms(found, 200, merged, self._wall(), now)
         if terms is not None and not self._outdated(found.key, found.asked_at):
             self._store(found.key, found.request, 200, merged, stored.body, terms, now)
+
+
+def _terms(found: Miss, status: int, headers: Headers, wall: float, now: float) -> Terms | None:
+    return freshness.terms(
+        status,
+        headers,
+        found.request,
+        now=wall,
+        delay_s=now - found.asked_at,
+        policy=found.policy,
+        explicit=found.method == b"POST",
+    )
 
 
 def _variant_key(key: bytes, names: tuple[bytes, ...], generation: bytes, request: Headers) -> bytes:

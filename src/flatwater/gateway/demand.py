@@ -52,6 +52,11 @@ class Demand(NamedTuple):
 NOTHING = Demand()
 
 
+def none(headers: Sequence[tuple[bytes, bytes]]) -> bool:
+    """Whether a request with these fields is a plain look-up."""
+    return DEMANDING.isdisjoint([name for name, _ in headers])
+
+
 def demand(headers: Sequence[tuple[bytes, bytes]], *, obey: bool = True) -> Demand:
     """What the fields of a request demand. Without ``obey`` its Cache-Control and Pragma count for nothing."""
     names = {name for name, _ in headers}

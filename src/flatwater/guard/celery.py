@@ -109,7 +109,7 @@ class _Host:
         self.worker.close()
 
     def _before(self, task_id: str = "", task: Any = None, **_: Any) -> None:
-        if task.app is not self._app:
+        if task.app is not self._app or task.request.is_eager:  # eager: in whoever calls it, no worker
             return
         close_old_connections()
         with contextlib.suppress(Quarantined):  # a signal cannot refuse a task: _admitting will
@@ -117,7 +117,7 @@ class _Host:
         self._requests[task_id] = task.request_stack.top
 
     def _after(self, task_id: str = "", task: Any = None, state: str | None = None, **_: Any) -> None:
-        if task.app is not self._app:
+        if task.app is not self._app or task.request.is_eager:
             return
         close_old_connections()
         request = self._requests.pop(task_id, None)

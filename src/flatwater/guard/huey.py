@@ -9,7 +9,7 @@ import weakref
 from typing import Any
 
 from flatwater.guard.channel import VARIABLE, Killed
-from flatwater.guard.django import close_old_connections
+from flatwater.guard.django import close_old_connections, leave_inherited_connections
 from flatwater.guard.policy import Limits
 from flatwater.guard.turn import Turn
 from flatwater.guard.worker import MemoryKilled, Quarantined, Worker
@@ -52,7 +52,7 @@ class _Host:
         huey.create_consumer = self._create_consumer
         huey.pre_execute("flatwater.guard")(self._before)
         huey.post_execute("flatwater.guard")(self._after)
-        huey.on_startup("flatwater.guard")(self.worker.start)
+        huey.on_startup("flatwater.guard")(self._started)
         huey.on_shutdown("flatwater.guard")(self._ended)
 
     def _create_consumer(self, **options: Any) -> Any:
@@ -64,9 +64,16 @@ class _Host:
             self.worker.turn = Turn(lambda: consumer.workers + 1)  # and the scheduler
         return consumer
 
+    def _started(self) -> None:
+        if self.worker.forked:
+            leave_inherited_connections()
+        self.worker.start()
+
     def _before(self, task: Any) -> None:
         from huey.exceptions import CancelExecution
 
+        if self._huey.immediate:  # the task runs in whoever calls it, whose connections are its own
+            return
         close_old_connections()
         try:
             self.worker.begin(task.name, task.id)
@@ -75,6 +82,8 @@ class _Host:
             raise CancelExecution(str(error), retry=False) from None
 
     def _after(self, task: Any, value: object, error: BaseException | None) -> None:
+        if self._huey.immediate:
+            return
         close_old_connections()
         self.worker.end(failed=error is not None)
 

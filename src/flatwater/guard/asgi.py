@@ -7,8 +7,7 @@ import re
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from functools import lru_cache
-from threading import get_ident
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
@@ -16,12 +15,10 @@ from flatwater.bounded import check_bound
 from flatwater.guard.channel import Killed
 from flatwater.guard.departure import Departure, Siblings
 from flatwater.guard.policy import Limits
-from flatwater.guard.worker import Quarantined, Worker, WorkerStatistics
-
-if TYPE_CHECKING:
-    from flatwater.guard.worker import _Call
+from flatwater.guard.worker import Call, Quarantined, Worker, WorkerStatistics
 
 Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
@@ -87,13 +84,42 @@ class GuardMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         kind = scope["type"]
         if kind == "http":
-            await self._serve(scope, receive, send, scope["method"])
+            method = scope["method"]
         elif kind == "websocket":
-            await self._serve(scope, receive, send, "WS")
-        elif kind == "lifespan":
-            await self._live(scope, receive, send)
+            method = "WS"
         else:
-            await self.app(scope, receive, send)
+            await (self._live if kind == "lifespan" else self.app)(scope, receive, send)
+            return
+        worker, departure = self.worker, self.departure
+        first = label(method, scope["path"][:_MAX_PATH])
+        try:
+            call = worker.enter(first)
+        except Quarantined as error:
+            await _refuse(send, str(error), method)
+            return
+        watched = None
+        if call.began >= self._next_watch and method != "WS":
+            self._next_watch = call.began + self._watch_every_s
+            scope = watched = _Watched(scope)
+        status = 0
+
+        def seen(message: Message) -> Awaitable[None]:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                if departure.asked and scope["http_version"].startswith("1"):  # later versions forbid the header
+                    message = closing(message)
+            return send(message)
+
+        failed = True
+        try:
+            await self.app(scope, receive, seen)
+            failed = status >= 500
+        finally:
+            name = routed(method, scope, status) or first
+            if watched is not None:
+                worker.expectation.expect_dead(watched, f"the request of {name}", after_s=self._dead_after_s)
+            worker.leave(call, first, name, failed)
 
     async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.worker.start()
@@ -103,30 +129,6 @@ class GuardMiddleware:
             if self.departure.asked or not self.worker.statistics().size:
                 self.worker.close()  # an app without lifespan ends here at once: the first request begins anew
 
-    async def _serve(self, scope: Scope, receive: Receive, send: Send, method: str) -> None:
-        worker = self.worker
-        first = label(method, scope["path"][:_MAX_PATH])
-        try:
-            ticket = worker.enter(first)
-        except Quarantined as error:
-            await _refuse(send, str(error), method)
-            return
-        now = ticket.call.began
-        watched = None
-        if now >= self._next_watch and method != "WS":
-            self._next_watch = now + self._watch_every_s
-            scope = watched = _Watched(scope)
-        exchange = _Exchange(send, self.departure, scope["http_version"] if method != "WS" else "")
-        failed = True
-        try:
-            await self.app(scope, receive, exchange.send)
-            failed = exchange.status >= 500
-        finally:
-            name = routed(method, scope, exchange.status) or first
-            if watched is not None:
-                worker.expectation.expect_dead(watched, f"the request of {name}", after_s=self._dead_after_s)
-            worker.leave(ticket, name, failed=failed)
-
 
 class RequestWorker(Worker):
     """A worker whose tasks overlap in one thread, and which trims between them."""
@@ -134,40 +136,33 @@ class RequestWorker(Worker):
     def __init__(
         self, name: str, *, limits: Limits, departure: Departure, trim: bool, quarantine: bool, max_names: int
     ) -> None:
-        self._in_flight = self._number = 0
+        self._in_flight = 0
         self._learned: dict[str, str] = {}  # the name at the begin of a request, and its route's after it
-        self._departure, self._trim, self._quarantines = departure, trim, quarantine
+        self._departure, self._quarantines = departure, quarantine
         self._siblings = Siblings()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._trim_by: float | None = None
         super().__init__(
-            name, limits=limits, on_recycle=self._recycle, on_killed=_noted, collect=False, max_names=max_names
+            name, limits=limits, on_recycle=self._recycle, on_killed=_noted, collect=trim, max_names=max_names
         )
 
-    def enter(self, name: str) -> Ticket:
+    def enter(self, name: str) -> Call:
         """A request begins. Raises Quarantined, and then ``leave`` must not be called."""
-        self.begin(self._learned.get(name, name), str(self._number + 1))
-        call = self._running.pop(get_ident())
-        self._number += 1
-        ticket = Ticket(call, self._number, self._in_flight == 0, name)
+        call = self._open(self._learned.get(name, name), "")
+        call.alone = self._in_flight == 0
         self._in_flight += 1
         if len(self._running) < _FOLLOWED:
-            self._running[-self._number] = call  # below zero: never the identity of a thread
-        return ticket
+            self._running[call.number] = call
+        return call
 
-    def leave(self, ticket: Ticket, name: str, *, failed: bool) -> None:
-        """A request has ended, and its route is known."""
-        call, number = ticket.call, ticket.number
-        self._running.pop(-number, None)
+    def leave(self, call: Call, first: str, name: str, failed: bool) -> None:
+        """A request has ended: the name by its path, and the one by its route, which is known only now."""
+        self._running.pop(call.number, None)
         self._in_flight -= 1
-        if name != ticket.name and ticket.name not in self._learned and len(self._learned) < _MAX_LEARNED:
-            self._learned[ticket.name] = name
+        if name != first and first not in self._learned and len(self._learned) < _MAX_LEARNED:
+            self._learned[first] = name
         call.name = name
-        call.alone = ticket.alone and number == self._number
-        self._running[get_ident()] = call
-        self.end(failed=failed)
-        if self._trim and self._level >= self._trimmer.threshold:
-            self._trim_soon()
+        self._shut(call, failed)
 
     def statistics(self) -> WorkerStatistics:
         return msgspec.structs.replace(super().statistics(), size=self._in_flight)
@@ -196,10 +191,11 @@ class RequestWorker(Worker):
     def _recycle(self, reason: str) -> None:
         self._departure.ask(self._loop)
 
-    def _trim_soon(self) -> None:
+    def _trim(self, level: int) -> int:
         if self._trim_by is None and self._loop is not None:
             self._trim_by = time.monotonic() + _TRIM_WAIT_S
             self._loop.call_later(_TRIM_LOOK_S, self._trim_idle)
+        return level
 
     def _trim_idle(self) -> None:
         """Trim while no request waits for it; when there is always one, after five seconds."""
@@ -209,16 +205,7 @@ class RequestWorker(Worker):
             self._loop.call_later(_TRIM_LOOK_S, self._trim_idle)
             return
         self._trim_by = None
-        self._trimmer.offer(self._gauge.rss())
-
-
-class Ticket:
-    """A request in flight: its measures, its number, whether it began alone, and its name as it began."""
-
-    __slots__ = ("alone", "call", "name", "number")
-
-    def __init__(self, call: _Call, number: int, alone: bool, name: str) -> None:
-        self.call, self.number, self.alone, self.name = call, number, alone, name
+        super()._trim(self._gauge.rss())
 
 
 class _Watched(dict[str, Any]):
@@ -227,22 +214,10 @@ class _Watched(dict[str, Any]):
     __slots__ = ("__weakref__",)
 
 
-class _Exchange:
-    """Sees the status, and asks to close the connection when the process leaves."""
-
-    __slots__ = ("_departure", "_send", "_version", "status")
-
-    def __init__(self, send: Send, departure: Departure, version: str) -> None:
-        self._send, self._departure, self._version = send, departure, version
-        self.status = 0
-
-    async def send(self, message: MutableMapping[str, Any]) -> None:
-        if message["type"] == "http.response.start":
-            self.status = message["status"]
-            if self._departure.asked and self._version.startswith("1"):  # later versions forbid the header
-                headers = [row for row in message.get("headers", ()) if row[0].lower() != b"connection"]
-                message = {**message, "headers": [*headers, _CLOSE]}
-        await self._send(message)
+def closing(message: Message) -> Message:
+    """The start of a response that asks to close the connection."""
+    headers = [row for row in message.get("headers", ()) if row[0].lower() != b"connection"]
+    return {**message, "headers": [*headers, _CLOSE]}
 
 
 @lru_cache(maxsize=1024)

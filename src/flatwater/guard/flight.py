@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import mmap
 import os
+import struct
 import time
-from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 
-SLOTS, SIZE = 64, 256
+SLOTS = 64
+_KIND = struct.Struct("255p")  # the head of the file
+_SLOT = struct.Struct("<d180p64p")  # since, name, id; before it a byte that is 1 while the task runs
+_SIZE = 1 + _SLOT.size
 
 
 class Flight(msgspec.Struct, frozen=True):
@@ -26,15 +29,16 @@ class FlightFile:
     """The tasks in flight of this process, at most 64; further ones are not written (``skipped`` counts them)."""
 
     def __init__(self, folder: Path, kind: str) -> None:
-        self.pid, self._kind = os.getpid(), kind[:40]
+        self.pid = os.getpid()
         self.path = folder / f"flight-{self.pid}-{started(self.pid)}"
         descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
-            os.ftruncate(descriptor, SLOTS * SIZE)
-            self._map = mmap.mmap(descriptor, SLOTS * SIZE)
+            os.ftruncate(descriptor, _KIND.size + SLOTS * _SIZE)
+            self._map = mmap.mmap(descriptor, _KIND.size + SLOTS * _SIZE)
         finally:
             os.close(descriptor)
-        self._free = list(range(SLOTS))
+        _KIND.pack_into(self._map, 0, kind.encode())
+        self._free = [_KIND.size + number * _SIZE for number in range(SLOTS)]
         self.skipped = 0
 
     def put(self, name: str, id: str) -> int:
@@ -44,14 +48,14 @@ class FlightFile:
         except IndexError:
             self.skipped += 1
             return -1
-        text = f"{time.time():.3f}\t{self._kind}\t{name[:110]}\t{id[:60]}\n".encode()[:SIZE]
-        self._map[slot * SIZE : slot * SIZE + len(text)] = text
+        _SLOT.pack_into(self._map, slot + 1, time.time(), name.encode(), id.encode())
+        self._map[slot] = 1  # last: who is killed before has not begun the task
         return slot
 
     def clear(self, slot: int) -> None:
         """The task of the slot has ended."""
         if slot >= 0:
-            self._map[slot * SIZE] = 0
+            self._map[slot] = 0
             self._free.append(slot)
 
     def close(self) -> None:
@@ -72,19 +76,19 @@ def started(pid: int) -> str:
 
 
 def read(path: Path) -> tuple[Flight, ...]:
-    """The tasks in a flight file; half-written slots are left out."""
+    """The tasks in a flight file; none when it is gone. Names are cut after 179 bytes, ids after 63."""
     try:
         data = path.read_bytes()
     except OSError:
         return ()
-    found = []
-    for at in range(0, len(data), SIZE):
-        line = data[at : at + SIZE].partition(b"\n")[0]
-        if line and line[0]:
-            with suppress(ValueError):
-                since, kind, name, id = line.decode("utf-8", "replace").split("\t")
-                found.append(Flight(kind, name, id, float(since)))
-    return tuple(found)
+    slots = range(_KIND.size, len(data) - _SIZE + 1, _SIZE)
+    taken = [_SLOT.unpack_from(data, slot + 1) for slot in slots if data[slot] == 1]
+    return tuple(Flight(_text(data[1 : 1 + data[0]]), _text(name), _text(id), since) for since, name, id in taken)
+
+
+def _text(data: bytes) -> str:
+    """What may have been cut in the middle of a character."""
+    return data.decode("utf-8", "ignore")
 
 
 def dead(folder: Path) -> list[tuple[int, Path]]:

@@ -49,10 +49,11 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Sums:
-    __slots__ = ("alone", "count", "failed", "max_s", "peak", "retained", "rise", "total_s")
+    __slots__ = ("alone", "calls", "count", "failed", "max_s", "peak", "retained", "rise", "total_s")
 
     def __init__(self) -> None:
         self.count = self.failed = self.peak = self.rise = self.alone = self.retained = 0
+        self.calls = 0  # ended in the open interval
         self.total_s = self.max_s = 0.0
 
 
@@ -70,22 +71,23 @@ class Table:
         self._max_names = max_names
         self._interval_s = interval_s
         self._sums: dict[str, _Sums] = {}
-        self._calls: dict[str, int] = {}  # ended in the open interval
-        self._began: tuple[float, int] | None = None
+        self._from, self._until, self._began = 0.0, -float("inf"), 0  # the open interval, and its first level
         self._fit = Regression()
         self._first: int | None = None
         self._level = 0
 
     def add(
-        self, name: str, *, now: float, seconds: float, before: int, after: int, peak: int, alone: bool, failed: bool
+        self, name: str, now: float, seconds: float, before: int, after: int, peak: int, alone: bool, failed: bool
     ) -> None:
         """A task has ended; levels in bytes."""
         sums = self._sums.get(name)
         if sums is None:
             name, sums = self._enter(name)
         sums.count += 1
-        sums.failed += failed
+        sums.calls += 1
         sums.total_s += seconds
+        if failed:
+            sums.failed += 1
         if seconds > sums.max_s:
             sums.max_s = seconds
         if peak > sums.peak:
@@ -95,7 +97,9 @@ class Table:
         if alone:
             sums.alone += 1
             sums.retained += after - before
-        self._interval(name, now, before, after)
+        self._level = after
+        if not self._from <= now < self._until:
+            self._close(now, before, after)
 
     def rows(self) -> tuple[Row, ...]:
         """All rows, the fastest growing first."""
@@ -112,18 +116,16 @@ class Table:
             name = OTHERS
         return name, self._sums.setdefault(name, _Sums())
 
-    def _interval(self, name: str, now: float, before: int, after: int) -> None:
-        if self._began is None:
-            self._began = (now, before)
-            self._first = before
-        calls = self._calls
-        calls[name] = calls.get(name, 0) + 1
-        self._level = after
-        began, level = self._began
-        if not 0 <= now - began < self._interval_s:
-            self._fit.add(calls, after - level)
-            self._calls = {}
-            self._began = (now, after)
+    def _close(self, now: float, before: int, after: int) -> None:
+        """An interval is over: what was called in it, and how the level changed."""
+        if self._first is None:
+            self._first = self._began = before
+        else:
+            self._fit.add({name: sums.calls for name, sums in self._sums.items() if sums.calls}, after - self._began)
+            for sums in self._sums.values():
+                sums.calls = 0
+            self._began = after
+        self._from, self._until = now, now + self._interval_s
 
 
 def _row(name: str, sums: _Sums, fit: tuple[float, float] | None, growth: int) -> Row:

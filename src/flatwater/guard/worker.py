@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from threading import get_ident
+from time import monotonic
 from typing import Any
 
 import msgspec
@@ -30,6 +31,7 @@ from flatwater.quantity import size
 log = logging.getLogger("flatwater.guard")
 
 _TICK_S, _NEWS_S, _REPORT_S = 0.1, 1.0, 5.0
+_SAME_S = 0.001  # a reading at the end of a task stands for the beginning of the next one when that is so near
 _PEAK_BYTES = 16 << 20  # a peak that stands so far above the level hides those of later tasks: begin a new one
 
 
@@ -58,13 +60,14 @@ class WorkerStatistics(Usage, frozen=True, kw_only=True):
     trim_s: float
 
 
-class _Call:
-    __slots__ = ("alone", "before", "began", "id", "mark", "name", "peak", "slot")
+class Call:
+    """A task in flight: levels at its begin in bytes, whether it began alone, its number and its flight's slot."""
 
-    def __init__(self, name: str, id: str, before: int, mark: int, alone: bool) -> None:
-        self.name, self.id, self.before, self.mark, self.alone = name, id, before, mark, alone
-        self.began = time.monotonic()
-        self.peak, self.slot = before, -1
+    __slots__ = ("alone", "before", "began", "id", "mark", "name", "number", "peak", "slot")
+
+    def __init__(self, name: str, id: str, began: float, before: int, mark: int, alone: bool, number: int) -> None:
+        self.name, self.id, self.began, self.before, self.mark = name, id, began, before, mark
+        self.alone, self.number, self.peak, self.slot = alone, number, before, -1
 
 
 class Worker:
@@ -93,6 +96,7 @@ class Worker:
         self.name = name
         self.limits = limits
         self.turn = turn
+        self._soft = float("inf") if limits.soft is None else limits.soft
         self._on_recycle, self._on_killed, self._on_tick = on_recycle, on_killed, on_tick
         self._collect, self._max_names, self._max_running = collect, max_names, max_running
         self._made_in = os.getpid()
@@ -101,6 +105,8 @@ class Worker:
         self._gauge: Gauge | None = None
         self._channel: Channel | None = None
         self._flight: FlightFile | None = None
+        self._begun = self._ended = 0
+        self._read_at = -float("inf")
         self._reset()
 
     def start(self) -> None:
@@ -112,19 +118,7 @@ class Worker:
 
     def begin(self, name: str, id: str) -> None:
         """A task begins in this thread. Raises Quarantined, and then ``end`` must not be called."""
-        if os.getpid() != self._pid:
-            self.start()
-        if self._quarantine:
-            self.admit(name)
-        running, gauge = self._running, self._gauge
-        assert gauge is not None  # start has made it
-        call = _Call(name, id, gauge.rss(), gauge.peak(), not running)
-        if running:
-            for other in list(running.values()):
-                other.alone = False
-        running[get_ident()] = call
-        if self._flight is not None:
-            call.slot = self._flight.put(name, id)
+        self._running[get_ident()] = self._open(name, id)
 
     def admit(self, name: str) -> None:
         """Raises Quarantined for a task that must not run."""
@@ -137,25 +131,8 @@ class Worker:
     def end(self, *, failed: bool = False) -> None:
         """The task of this thread has ended; may ask the host for its warm stop."""
         call = self._running.pop(get_ident(), None)
-        gauge = self._gauge
-        if call is None or gauge is None or self._pid != os.getpid():
-            return
-        now, after, mark = time.monotonic(), gauge.rss(), gauge.peak()
-        peak = max(mark if mark > call.mark else call.peak, call.before, after)
-        if after >= self._trimmer.threshold and self._collect and self._trimmer.offer(after) is not None:
-            after = gauge.rss()
-        if mark - after > _PEAK_BYTES and not self._running:
-            gauge.reset_peak()
-        self._table.add(
-            call.name, now=now, seconds=now - call.began, before=call.before, after=after, peak=peak,
-            alone=call.alone, failed=failed,
-        )  # fmt: skip
-        if self._flight is not None:
-            self._flight.clear(call.slot)
-        self._ended += 1
-        self._level = after
-        if self.limits.soft is not None and after >= self.limits.soft:
-            self._consider(after)
+        if call is not None:
+            self._shut(call, failed)
 
     @property
     def forked(self) -> bool:
@@ -192,15 +169,65 @@ class Worker:
         self._let_go()
         self._pid = 0
 
+    def _open(self, name: str, id: str) -> Call:
+        """The measures at the begin of a task. With ``_shut`` the way of every task: each line costs all of them."""
+        if os.getpid() != self._pid:
+            self.start()
+        if name in self._quarantine:
+            self.admit(name)
+        now = monotonic()
+        if now - self._read_at > _SAME_S:
+            gauge = self._gauge
+            assert gauge is not None  # start has made it
+            self._rss, self._mark = gauge.rss(), gauge.peak()
+        self._begun = number = self._begun + 1
+        call = Call(name, id, now, self._rss, self._mark, not self._running, number)
+        if self._flight is not None:
+            call.slot = self._flight.put(name, id)
+        return call
+
+    def _shut(self, call: Call, failed: bool) -> None:
+        gauge = self._gauge
+        if gauge is None:
+            return
+        now, level, mark = monotonic(), gauge.rss(), gauge.peak()
+        peak = mark if mark > call.mark else call.peak
+        if peak < level:
+            peak = level
+        if level >= self._trim_from:
+            level = self._trim(level)
+        if mark - level > _PEAK_BYTES and not self._running:
+            gauge.reset_peak()
+            mark = gauge.peak()
+        alone = call.alone and call.number == self._begun
+        self._table.add(call.name, now, now - call.began, call.before, level, peak, alone, failed)
+        if self._flight is not None:
+            self._flight.clear(call.slot)
+        self._ended += 1
+        self._read_at, self._rss, self._mark = now, level, mark
+        self._level = level
+        if level >= self._soft:
+            self._consider(level)
+
+    def _trim(self, level: int) -> int:
+        """Give back what can be, if that pays; the level after."""
+        assert self._gauge is not None
+        if self._trimmer.offer(level) is not None:
+            level = self._gauge.rss()
+            self._trim_from = self._trimmer.threshold
+        return level
+
     def _reset(self) -> None:
-        self._running: dict[int, _Call] = {}
+        self._running: dict[int, Call] = {}
         self._table = Table(max_names=self._max_names)
         self._trimmer = Trimmer()
         self._policy = Policy(self.limits, base=0)
         self._quarantine: frozenset[str] = frozenset()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
-        self._ended = self._refused = self._level = self._told = self._witnessed = 0
+        self._begun = self._ended = self._refused = self._told = self._witnessed = 0
+        self._read_at, self._rss, self._mark, self._level = -float("inf"), 0, 0, 0
+        self._trim_from = float("inf")
         self._next_private = -float("inf")
         self.leaving = False
         self._evidence = ""
@@ -214,11 +241,15 @@ class Worker:
         self._let_go()
         self._reset()
         self._gauge = Gauge()
+        if self._gauge.peak() - self._gauge.rss() > _PEAK_BYTES:
+            self._gauge.reset_peak()
         self._channel = supervised()
         self._flight = FlightFile(self._channel.folder, self.name) if self._channel else None
         self._level = self._gauge.private() if self.forked else self._gauge.rss()
         self._policy = Policy(self.limits, base=self._level)
-        self._trimmer.offer(self._gauge.rss())
+        if self._collect:
+            self._trimmer.offer(self._gauge.rss())
+            self._trim_from = self._trimmer.threshold
         told = os.environ.get(EVIDENCE, "") if self._channel else ""
         self._evident = min(self.limits.soft or float("inf"), float(told or "inf"))
         self._news()

@@ -189,9 +189,11 @@ def config(port: int, more: str = "", *, scheme: str = "http", host: str = "127.
 
 
 @contextlib.asynccontextmanager
-async def gate(config: Config, ledger: Ledger) -> AsyncIterator[Gate]:
-    """A gateway behind its own front, without the process around it."""
+async def gate(config: Config, ledger: Ledger, *, express: bool = True) -> AsyncIterator[Gate]:
+    """A gateway behind its own front, without the process around it; without ``express`` each request takes a task."""
     async with Gateway(config, ledger=ledger) as gateway:
+        if not express:
+            gateway.app.express = lambda outlet, known: False  # type: ignore[method-assign]
         hall = Hall(gateway.app, config.listen, config.front, gateway.tasks, ledger=ledger)
         state = SimpleNamespace(connections=set(), total_requests=0)
         loop = asyncio.get_running_loop()

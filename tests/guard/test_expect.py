@@ -10,6 +10,8 @@ from flatwater.memory import heap
 from flatwater.memory.expect import Expectation, NotWatchable, Retained
 from flatwater.memory.trim import Trimmer, holders, trim
 
+pytestmark = pytest.mark.usefixtures("usual_priority")
+
 KEEPER: list[object] = []
 MIB = 1 << 20
 

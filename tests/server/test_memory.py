@@ -13,6 +13,8 @@ from tests.server.harness import running, service_of
 from flatwater.server.instrument import Instruments
 from flatwater.settings.model import ServerSettings
 
+pytestmark = pytest.mark.usefixtures("usual_priority")
+
 
 class Crate:
     """Something to find."""

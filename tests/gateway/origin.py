@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from types import SimpleNamespace
 
@@ -189,9 +190,11 @@ def config(port: int, more: str = "", *, scheme: str = "http", host: str = "127.
 
 
 @contextlib.asynccontextmanager
-async def gate(config: Config, ledger: Ledger, *, express: bool = True) -> AsyncIterator[Gate]:
+async def gate(
+    config: Config, ledger: Ledger, *, express: bool = True, clock: Callable[[], float] = time.monotonic
+) -> AsyncIterator[Gate]:
     """A gateway behind its own front, without the process around it; without ``express`` each request takes a task."""
-    async with Gateway(config, ledger=ledger) as gateway:
+    async with Gateway(config, ledger=ledger, clock=clock) as gateway:
         if not express:
             gateway.app.express = lambda outlet, known: False  # type: ignore[method-assign]
         hall = Hall(gateway.app, config.listen, config.front, gateway.tasks, ledger=ledger)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import lru_cache
 
 from flatwater.bounded import TaskGroup
 from flatwater.errors import LimitError
@@ -17,6 +18,8 @@ from flatwater.gateway.transit import Transit
 from flatwater.gateway.upstream import Upstream
 
 log = logging.getLogger(__name__)
+
+_MAX_REMEMBERED_BYTES = 256
 
 
 class Caching:
@@ -161,8 +164,17 @@ def copy_request(request: Request) -> Request:
 
 def asked_key(request: Request, upstream: Upstream) -> bytes:
     """The key of what a request asks for."""
-    target = request.path + b"?" + request.query if request.query else request.path
-    return cache_key(request.scheme.encode(), request.host, target, upstream.namespace)
+    query = request.query
+    host = request.host
+    prefix = (_remembered if len(host) <= _MAX_REMEMBERED_BYTES else _prefix)(request.scheme, host, upstream.namespace)
+    return prefix + request.path + b"?" + query if query else prefix + request.path
+
+
+def _prefix(scheme: str, host: bytes, namespace: bytes) -> bytes:
+    return cache_key(scheme.encode(), host, b"", namespace)
+
+
+_remembered = lru_cache(maxsize=1024)(_prefix)
 
 
 async def _nothing() -> dict[str, object]:

@@ -253,6 +253,7 @@ class Gateway:
             max_age_s=rule.max_age_s,
             keep_stale_s=rule.keep_stale_s,
             label=self.config.front.via.encode(),
+            clock=self._clock,
         )
         self.flights = Flights(ledger=self._ledger, max_wait_s=rule.max_wait_s)
         if self.overload is not None:  # a reload has switched the cache on

@@ -99,7 +99,7 @@ class Heads:
 
     def offer(self, raw: bytes, head: Head) -> None:
         """A head that is not here, alone in ``raw``: it enters if it has come before."""
-        if len(raw) > self.max_head_bytes or raw.find(b"\r\n\r\n") != len(raw) - 4:
+        if not head.keep_alive or len(raw) > self.max_head_bytes or raw.find(b"\r\n\r\n") != len(raw) - 4:
             return
         number = hash(raw)
         slot = number & self._mask

@@ -19,17 +19,19 @@ class Routes(Generic[S]):
     def __init__(self) -> None:
         self._hosts: dict[bytes, dict[bytes, tuple[S, bool]]] = {}
         self._depths: dict[bytes, int] = {}
+        self._by_host = False  # a service is for some hosts only
 
     def add(self, service: S, *, path: str, hosts: Iterable[str], strip: bool) -> None:
         prefix = path.rstrip("/").encode()
         for host in tuple(hosts) or ("",):
             name = host.encode().removeprefix(b"*")
+            self._by_host = self._by_host or name != b""
             self._hosts.setdefault(name, {})[prefix] = (service, strip)
             self._depths[name] = max(self._depths.get(name, 0), prefix.count(b"/"))
 
     def find(self, host: bytes, path: bytes) -> tuple[S, bytes]:
         """The service and the path that it gets. Raises RouteError."""
-        for name in self._names(host):
+        for name in self._names(host) if self._by_host else _ANY:
             if (prefixes := self._hosts.get(name)) is not None and (
                 found := _longest(prefixes, path, self._depths[name])
             ) is not None:
@@ -38,8 +40,6 @@ class Routes(Generic[S]):
         raise RouteError(hint="see the services of the gateway's configuration")
 
     def _names(self, host: bytes) -> list[bytes]:
-        if len(self._hosts) == 1 and b"" in self._hosts:
-            return [b""]
         name = host.lower()
         if not name.endswith(b"]"):
             name = name.rpartition(b":")[0] or name
@@ -49,6 +49,9 @@ class Routes(Generic[S]):
             names.append(name)
         names.append(b"")
         return names
+
+
+_ANY = [b""]
 
 
 def _longest(prefixes: dict[bytes, tuple[S, bool]], path: bytes, depth: int) -> tuple[bytes, tuple[S, bool]] | None:

@@ -11,7 +11,7 @@ import threading
 import types
 import weakref
 from collections import ChainMap, OrderedDict, UserList, defaultdict, deque, namedtuple
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import datetime, timedelta, tzinfo
@@ -23,6 +23,7 @@ from tests.memory.heap_live import follow
 from flatwater.memory import heap
 
 KEPT: list[Any] = []
+HELD: list[Any] = []
 HERE = __name__
 
 
@@ -199,26 +200,26 @@ HOLDERS: list[tuple[Callable[[Target], object], str]] = [
     (slotted, "SlottedChild.third (Target)"),
     (lambda t: Record("a", t), "Record.payload (Target)"),
     (lambda t: OpenRecord("a", t), "OpenRecord.payload (Target)"),
-    (lambda t: [0, t], "KEPT[0][1] (Target)"),
-    (lambda t: (0, t), "KEPT[0][1] (Target)"),
-    (lambda t: Pair(0, t), "KEPT[0][1] (Target)"),
-    (lambda t: {"payload": t}, "KEPT[0]['payload'] (Target)"),
-    (lambda t: {"user " + str(id(t)): t}, "KEPT[0][str] (Target)"),
-    (lambda t: {(1, 2): t}, "KEPT[0][tuple] (Target)"),
-    (lambda t: {t: 1}, "KEPT[0] ⇒ (as a key) (Target)"),
-    (lambda t: {t}, "KEPT[0]{…} (Target)"),
-    (lambda t: frozenset([t]), "KEPT[0]{…} (Target)"),
-    (lambda t: deque([0] * 100 + [t]), "KEPT[0][100] (Target)"),
-    (lambda t: Deque([0] * 70 + [t]), "KEPT[0][70] (Target)"),
-    (lambda t: OrderedDict(payload=t), "KEPT[0]['payload'] (Target)"),
-    (lambda t: defaultdict(list, payload=t), "KEPT[0]['payload'] (Target)"),
+    (lambda t: [0, t], "HELD[0][1] (Target)"),
+    (lambda t: (0, t), "HELD[0][1] (Target)"),
+    (lambda t: Pair(0, t), "HELD[0][1] (Target)"),
+    (lambda t: {"payload": t}, "HELD[0]['payload'] (Target)"),
+    (lambda t: {"user " + str(id(t)): t}, "HELD[0][str] (Target)"),
+    (lambda t: {(1, 2): t}, "HELD[0][tuple] (Target)"),
+    (lambda t: {t: 1}, "HELD[0] ⇒ (as a key) (Target)"),
+    (lambda t: {t}, "HELD[0]{…} (Target)"),
+    (lambda t: frozenset([t]), "HELD[0]{…} (Target)"),
+    (lambda t: deque([0] * 100 + [t]), "HELD[0][100] (Target)"),
+    (lambda t: Deque([0] * 70 + [t]), "HELD[0][70] (Target)"),
+    (lambda t: OrderedDict(payload=t), "HELD[0]['payload'] (Target)"),
+    (lambda t: defaultdict(list, payload=t), "HELD[0]['payload'] (Target)"),
     (lambda t: ChainMap({}, {"payload": t}), "ChainMap.maps[1]['payload'] (Target)"),
     (lambda t: UserList([t]), "UserList.data[0] (Target)"),
     (lambda t: types.SimpleNamespace(payload=t), "SimpleNamespace.payload (Target)"),
     (lambda t: types.MappingProxyType({"payload": t}), "['payload'] (Target)"),
     (lambda t: functools.partial(print, t), "partial.args[0] (Target)"),
     (lambda t: functools.partial(print, end=t), "partial.keywords['end'] (Target)"),
-    (lambda t: weakref.WeakValueDictionary(payload=KEPT.append(t) or t), "KEPT[0] (Target)"),
+    (lambda t: weakref.WeakValueDictionary(payload=HELD.append(t) or t), "HELD[0] (Target)"),
     (lambda t: Plain(payload=t).__init__, "method.__self__ → Plain.payload (Target)"),
     (lambda t: property(t), "property.fget (Target)"),
     (lambda t: staticmethod(t), "staticmethod.__func__ (Target)"),
@@ -232,11 +233,11 @@ HOLDERS: list[tuple[Callable[[Target], object], str]] = [
     (asynchronous_generator, "produce() local item (Target)"),
     (cached, "(Target)"),
     (failed, "local kept_by_traceback (Target)"),
-    (context, "KEPT[0] → Context contextvar tenant (Target)"),
+    (context, "HELD[0] → Context contextvar tenant (Target)"),
     (thread_local, "(Target)"),
     (zone, "datetime.tzinfo → Zone.payload (Target)"),
     (class_attribute, "Registry.payload (Target)"),
-    (module, "KEPT[0].payload (Target)"),
+    (module, "HELD[0].payload (Target)"),
     (callbacks, "partial.args[0] (Target)"),
     (iterator_at, "[0] (Target)"),
 ]
@@ -249,16 +250,29 @@ def kept():
     KEPT.clear()
 
 
-@pytest.mark.parametrize(("make", "expected"), HOLDERS, ids=[str(i) for i in range(len(HOLDERS))])
-def test_holder_is_named(kept: list[Any], make: Callable[[Target], object], expected: str):
-    target = Target()
-    kept.append(make(target))
-    with heap.graph() as graph:
-        path = graph.path_to(target)
+@pytest.fixture(scope="module")
+def holders() -> Iterator[tuple[heap.Graph, list[tuple[int, int]]]]:
+    """One snapshot with every holder, and the place in HELD and the address of each target: a reference would hold."""
+    targets = []
+    for make, _ in HOLDERS:
+        target = Target()
+        targets.append((len(HELD), id(target)))
+        HELD.append(make(target))
+    del target
+    with heap.graph(nice=0) as graph:
+        yield graph, targets
+    HELD.clear()
+
+
+@pytest.mark.parametrize("number", range(len(HOLDERS)))
+def test_holder_is_named(holders: tuple[heap.Graph, list[tuple[int, int]]], number: int):
+    graph, targets = holders
+    (make, expected), (place, address) = HOLDERS[number], targets[number]
+    path = graph.path_to(None, address=address)
     found = follow(path)
-    assert found[-1] is target
-    assert str(path).endswith(expected), str(path)
-    assert f"{HERE}.KEPT" in str(path) or make is thread_local, str(path)
+    assert (type(found[-1]), id(found[-1])) == (Target, address)
+    assert str(path).endswith(expected.replace("HELD[0]", f"HELD[{place}]")), str(path)
+    assert f"{HERE}.HELD" in str(path) or make is thread_local, str(path)
 
 
 def test_local_variable_of_a_running_function_in_another_thread():

@@ -2558,6 +2558,34 @@ answer_largest(Walk *w, Out *out, uint32_t above, uint32_t limit)
     out_ranked(w, out, best, count);
 }
 
+/* The nodes that retain most, each with its dominator: {"above": address, "root": index or -1, "node": ...}. Of a chain
+ * of like objects, each of which holds the rest, only the first two are told. */
+static void
+answer_outline(Walk *w, Out *out, uint32_t limit)
+{
+    static Ranked best[MAX_RANKED];
+    uint32_t count = 0, *vertex = U32(w->vertex), *idom = U32(w->idom), *rows = U32(w->rows);
+    uint64_t *retained = U64(w->retained);
+    limit = limit < MAX_RANKED ? limit : MAX_RANKED;
+    for (uint32_t v = 2; v <= w->reached; v++) {
+        uint32_t node = vertex[v], above = vertex[idom[v]], top = vertex[idom[idom[v]]];
+        int inside = node < w->count && above < w->count && top < w->count && rows[node] == rows[above]
+            && rows[above] == rows[top] && retained[v] > retained[idom[v]] / 2;
+        if (node < w->count && !inside)
+            count = rank(best, count, limit, node, retained[v]);
+    }
+    out_format(out, "[");
+    for (uint32_t i = 0; i < count; i++) {
+        uint32_t above = vertex[idom[number_of(w, best[i].node)]];
+        int root = above >= w->count && above < w->count + w->root_count ? (int)(above - w->count) : -1;
+        void *address = above < w->count ? NODES(w)[above] : NULL;
+        out_format(out, "%s{\"above\":%llu,\"root\":%d,\"node\":", i ? "," : "", (unsigned long long)(uintptr_t)address, root);
+        out_node(w, out, best[i].node);
+        out_format(out, "}");
+    }
+    out_format(out, "]");
+}
+
 /* Count by type everything below a node of the dominator tree; the walk's own counts are put back afterwards. */
 static void
 answer_holdings(Walk *w, Out *out, uint32_t node)
@@ -2665,6 +2693,7 @@ answer(Walk *w, Out *out, const char *line)
     if (strncmp(line, "statistics", length) == 0) { answer_statistics(w, out); return; }
     if (strncmp(line, "garbage", length) == 0) { answer_holdings(w, out, w->count + w->garbage_root); return; }
     if (strncmp(line, "roots", length) == 0) { answer_roots(w, out); return; }
+    if (strncmp(line, "outline", length) == 0) { answer_outline(w, out, (uint32_t)limit); return; }
     if (strncmp(line, "largest", length) == 0) { answer_largest(w, out, NONE, (uint32_t)limit); return; }
     if (strncmp(line, "census", length) == 0) {
         out_format(out, "{");
@@ -2845,8 +2874,8 @@ heap_census(PyObject *module, PyObject *args)
 
 PyDoc_STRVAR(take_doc,
 "take(addresses, names, limit, max_bytes, skip, locals) -> ([object or None], [object])\n\n"
-"The objects that live at these addresses now, at most 64 (None where no object is, or one that cannot grow), and of\n"
-"the types of these names the first and the last `limit` objects that the collector lists: the youngest are among them.");
+"The objects that live at these addresses now, at most 64 (None where no object is), and of the\n"
+"types of these names the first and the last `limit` objects that the collector lists: the youngest are among them.");
 
 static int
 take_addresses(Taking *taking, PyObject *addresses)
@@ -2868,10 +2897,8 @@ static PyObject *
 take_result(Taking *taking)
 {
     size_t count = taking->seen < 2 * taking->limit ? taking->seen : 2 * taking->limit;
-    for (int i = 0; i < taking->count; i++) {
-        Kind kind = taking->found[i] != NULL ? type_kind(Py_TYPE(taking->found[i])) : KIND_ATOM;
-        taking->found[i] = Py_NewRef((kind >= KIND_LIST && kind <= KIND_DEQUE) || kind == KIND_BYTEARRAY ? taking->found[i] : Py_None);
-    }
+    for (int i = 0; i < taking->count; i++)
+        taking->found[i] = Py_NewRef(taking->found[i] != NULL ? taking->found[i] : Py_None);
     for (size_t i = 0; i < count; i++)
         Py_INCREF(taking->of_type[i]);
     PyObject *found = PyList_New(taking->count), *of_type = PyList_New((Py_ssize_t)count);

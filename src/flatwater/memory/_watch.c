@@ -40,13 +40,17 @@ typedef struct {
     Place stack[MAX_FRAMES]; /* innermost first */
 } Site;
 
+/* What is read of each: an entry count; or of a slot (an attribute, a dict's value, a cell) which object is in it. */
+typedef Py_ssize_t (*Figure)(PyObject *op, PyObject *name);
+
 static struct {
     int armed, forked, frames;
     uint64_t turn; /* counts what arm() and its like do: making a frame object may run the collector, its finalizers
                     * may let other threads run, and what we stood on may be gone after that */
     int count;
     PyObject *held[MAX_CONTAINERS];
-    const Py_ssize_t *length[MAX_CONTAINERS]; /* into the objects */
+    PyObject *name[MAX_CONTAINERS]; /* of a slot that is watched: its attribute's name, or its key */
+    Figure figure[MAX_CONTAINERS];
     Py_ssize_t before[MAX_CONTAINERS];
     uint64_t grew[MAX_CONTAINERS], shrank[MAX_CONTAINERS], rises[MAX_CONTAINERS];
     uint64_t events, lost; /* events seen; changes that found no room among the sites */
@@ -59,7 +63,86 @@ static struct {
     int site_count;
 } watch;
 
-static PyTypeObject *deque_type;
+static PyTypeObject *deque_type, *array_type, *bytes_io_type, *string_io_type, *element_type;
+
+/* ---- figures ----------------------------------------------------------------------------------------------------- */
+
+static Py_ssize_t
+dict_length(PyObject *op, PyObject *name)
+{
+    (void)name;
+    return ((PyDictObject *)op)->ma_used;
+}
+
+static Py_ssize_t
+set_length(PyObject *op, PyObject *name)
+{
+    (void)name;
+    return ((PySetObject *)op)->used;
+}
+
+static Py_ssize_t
+own_size(PyObject *op, PyObject *name)
+{
+    (void)name;
+    return ((PyVarObject *)op)->ob_size;
+}
+
+static Py_ssize_t
+element_length(PyObject *op, PyObject *name)
+{
+    (void)name;
+    return Py_TYPE(op)->tp_as_sequence->sq_length(op);
+}
+
+/* Where a stream in memory stands: its end, while it is written. */
+static Py_ssize_t
+stream_length(PyObject *op, PyObject *name)
+{
+    static PyObject *tell;
+    (void)name;
+    if (tell == NULL)
+        tell = PyUnicode_InternFromString("tell");
+    PyObject *at = tell ? PyObject_CallMethodNoArgs(op, tell) : NULL; /* of an exact type: it runs C alone */
+    Py_ssize_t length = at ? PyLong_AsSsize_t(at) : -1;
+    Py_XDECREF(at);
+    if (length < 0)
+        PyErr_Clear(); /* it was closed */
+    return length;
+}
+
+static Py_ssize_t
+dict_slot(PyObject *op, PyObject *name)
+{
+    return (Py_ssize_t)PyDict_GetItem(op, name);
+}
+
+static Py_ssize_t
+cell_slot(PyObject *op, PyObject *name)
+{
+    (void)name;
+    return (Py_ssize_t)PyCell_GET(op);
+}
+
+/* An attribute as the interpreter keeps it; no descriptor of the program runs. */
+static Py_ssize_t
+attribute_slot(PyObject *op, PyObject *name)
+{
+    PyObject *found = _PyType_Lookup(Py_TYPE(op), name); /* borrowed */
+    if (found != NULL && !Py_IS_TYPE(found, &PyMemberDescr_Type) && Py_TYPE(found)->tp_descr_get != NULL)
+        return 0;
+    PyObject *value = _PyObject_GenericGetAttrWithDict(op, name, NULL, 1);
+    Py_XDECREF(value); /* the slot still has it */
+    if (value == NULL)
+        PyErr_Clear();
+    return (Py_ssize_t)value;
+}
+
+static int
+is_slot(Figure figure)
+{
+    return figure == dict_slot || figure == cell_slot || figure == attribute_slot;
+}
 
 /* ---- places ------------------------------------------------------------------------------------------------------ */
 
@@ -216,13 +299,16 @@ site_book(Site *wanted, uint64_t entries)
 /* ---- events ------------------------------------------------------------------------------------------------------ */
 
 static void
-book(int i, Py_ssize_t change, Thread *thread, PyFrameObject *top, int skip)
+book(int i, Py_ssize_t now, Thread *thread, PyFrameObject *top, int skip)
 {
+    Py_ssize_t change = now - watch.before[i];
     if (change == 0)
         return;
+    watch.before[i] = now;
+    if (is_slot(watch.figure[i])) /* another object is in it; or none: its removal */
+        change = now ? 1 : -1;
     Site site = {.container = i, .sign = change > 0 ? 1 : -1, .hash = (uint64_t)i * 2 + (change > 0)};
     uint64_t entries = change > 0 ? (uint64_t)change : (uint64_t)-change;
-    watch.before[i] += change;
     (change > 0 ? watch.grew : watch.shrank)[i] += entries;
     watch.rises[i] += change > 0;
     if (thread == NULL || thread->place.code == NULL)
@@ -256,13 +342,13 @@ look(PyFrameObject *frame, int skip)
     PyFrameObject *top = NULL;
     uint64_t turn = watch.turn;
     for (int i = 0; i < watch.count && watch.turn == turn; i++) {
-        Py_ssize_t change = *watch.length[i] - watch.before[i];
-        if (change == 0)
+        Py_ssize_t now = watch.figure[i](watch.held[i], watch.name[i]);
+        if (now == watch.before[i])
             continue;
         if (top == NULL)
             top = frame != NULL ? (PyFrameObject *)Py_NewRef(frame) : PyThreadState_GetFrame(state);
         if (watch.turn == turn)
-            book(i, *watch.length[i] - watch.before[i], thread, top, skip);
+            book(i, watch.figure[i](watch.held[i], watch.name[i]), thread, top, skip);
     }
     Py_XDECREF(top);
     if (watch.turn != turn)
@@ -399,16 +485,68 @@ on_event(PyObject *self, PyFrameObject *frame, int what, PyObject *arg)
 
 /* ---- module ------------------------------------------------------------------------------------------------------ */
 
-static const Py_ssize_t *
-length_of(PyObject *op)
+static Figure
+figure_of(PyObject *op)
 {
     if (PyDict_Check(op))
-        return &((PyDictObject *)op)->ma_used;
+        return dict_length;
     if (PyAnySet_Check(op))
-        return &((PySetObject *)op)->used;
-    if (PyList_Check(op) || PyByteArray_Check(op) || (deque_type != NULL && PyType_IsSubtype(Py_TYPE(op), deque_type)))
-        return &((PyVarObject *)op)->ob_size;
-    return NULL;
+        return set_length;
+    if (PyList_Check(op) || PyByteArray_Check(op) || (deque_type != NULL && PyType_IsSubtype(Py_TYPE(op), deque_type))
+            || Py_IS_TYPE(op, array_type))
+        return own_size;
+    if (Py_IS_TYPE(op, bytes_io_type) || Py_IS_TYPE(op, string_io_type))
+        return stream_length;
+    return Py_IS_TYPE(op, element_type) ? element_length : NULL;
+}
+
+static Figure
+slot_of(PyObject *op, PyObject *name)
+{
+    if (PyCell_Check(op))
+        return cell_slot;
+    if (name == Py_None)
+        return NULL;
+    return PyDict_Check(op) ? dict_slot : PyUnicode_CheckExact(name) && !PyType_Check(op) ? attribute_slot : NULL;
+}
+
+/* Borrowed; NULL while its module is not loaded. */
+static PyTypeObject *
+loaded_type(const char *module_name, const char *name)
+{
+    PyObject *modules = PyImport_GetModuleDict();
+    PyObject *module = modules ? PyDict_GetItemString(modules, module_name) : NULL;
+    PyObject *type = module && PyModule_Check(module) ? PyDict_GetItemString(PyModule_GetDict(module), name) : NULL;
+    return type && PyType_Check(type) ? (PyTypeObject *)type : NULL;
+}
+
+static void
+find_types(void)
+{
+    array_type = loaded_type("array", "array");
+    bytes_io_type = loaded_type("_io", "BytesIO");
+    string_io_type = loaded_type("_io", "StringIO");
+    element_type = loaded_type("_elementtree", "Element");
+}
+
+static int
+hold(PyObject *op)
+{
+    int i = watch.count;
+    PyObject *name = NULL;
+    if (PyTuple_CheckExact(op) && PyTuple_GET_SIZE(op) == 2) {
+        name = PyTuple_GET_ITEM(op, 1);
+        op = PyTuple_GET_ITEM(op, 0);
+    }
+    watch.figure[i] = name ? slot_of(op, name) : figure_of(op);
+    if (watch.figure[i] == NULL) {
+        PyErr_Format(PyExc_TypeError, "a %.80s has no %s to watch", Py_TYPE(op)->tp_name, name ? "slot" : "length");
+        return -1;
+    }
+    watch.held[i] = Py_NewRef(op);
+    watch.name[i] = Py_XNewRef(name);
+    watch.count++;
+    return 0;
 }
 
 static void
@@ -432,14 +570,17 @@ clear(void)
     threads_clear();
     int count = watch.count;
     watch.count = 0;
-    for (int i = 0; i < count; i++)
+    for (int i = 0; i < count; i++) {
+        Py_CLEAR(watch.name[i]);
         Py_CLEAR(watch.held[i]);
+    }
 }
 
 PyDoc_STRVAR(open_doc,
 "open(containers, frames)\n\n"
-"Begin a window over lists, dicts, sets and deques, at most 64; they are held until close(). Stacks have at most\n"
-"`frames` places. Raises RuntimeError while another window is open, TypeError for what has no length to watch.");
+"Begin a window over at most 64 lists, dicts, sets, deques, arrays, streams in memory and XML elements, and slots: pairs\n"
+"(object, attribute's name or key or, of a cell, None). They are held until close(). Stacks have at most `frames` places.\n"
+"Raises RuntimeError while another window is open, TypeError for what has nothing to watch.");
 
 static PyObject *
 watch_open(PyObject *module, PyObject *args)
@@ -467,16 +608,42 @@ watch_open(PyObject *module, PyObject *args)
     memset(&watch, 0, sizeof(watch));
     watch.sites = sites;
     watch.frames = frames < 1 ? 1 : frames > MAX_FRAMES ? MAX_FRAMES : frames;
-    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(containers); i++) {
-        PyObject *op = PyList_GET_ITEM(containers, i);
-        if ((watch.length[i] = length_of(op)) == NULL) {
+    find_types();
+    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(containers); i++)
+        if (hold(PyList_GET_ITEM(containers, i)) < 0) {
             clear();
-            return PyErr_Format(PyExc_TypeError, "a %.80s has no length to watch", Py_TYPE(op)->tp_name);
+            return NULL;
         }
-        watch.held[i] = Py_NewRef(op);
-        watch.count++;
-    }
     Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(figure_doc,
+"figure(container) -> int or None\n\nThe length that open() would watch; None for what has none.");
+
+static PyObject *
+watch_figure(PyObject *module, PyObject *op)
+{
+    (void)module;
+    find_types();
+    Figure figure = figure_of(op);
+    return figure ? PyLong_FromSsize_t(figure(op, NULL)) : Py_NewRef(Py_None);
+}
+
+PyDoc_STRVAR(slot_doc,
+"slot(object, name) -> object or None\n\nWhat is in the slot now. Raises TypeError for what is none.");
+
+static PyObject *
+watch_slot(PyObject *module, PyObject *args)
+{
+    PyObject *op, *name;
+    (void)module;
+    if (!PyArg_ParseTuple(args, "OO", &op, &name))
+        return NULL;
+    Figure figure = slot_of(op, name);
+    if (figure == NULL)
+        return PyErr_Format(PyExc_TypeError, "a %.80s has no slot to watch", Py_TYPE(op)->tp_name);
+    PyObject *found = (PyObject *)figure(op, name);
+    return Py_NewRef(found ? found : Py_None);
 }
 
 PyDoc_STRVAR(arm_doc,
@@ -506,7 +673,7 @@ watch_arm(PyObject *module, PyObject *args)
         Py_XDECREF(frame);
     }
     for (int i = 0; i < watch.count; i++)
-        watch.before[i] = *watch.length[i];
+        watch.before[i] = watch.figure[i](watch.held[i], watch.name[i]);
     watch.armed = 1;
 #if PY_VERSION_HEX < 0x030C0000
     if ((left = cover(PyInterpreterState_Get())) < 0)
@@ -523,11 +690,8 @@ watch_disarm(PyObject *module, PyObject *args)
 {
     (void)module, (void)args;
     if (watch.armed)
-        for (int i = 0; i < watch.count; i++) {
-            Py_ssize_t change = *watch.length[i] - watch.before[i];
-            if (change)
-                book(i, change, NULL, NULL, 0);
-        }
+        for (int i = 0; i < watch.count; i++)
+            book(i, watch.figure[i](watch.held[i], watch.name[i]), NULL, NULL, 0);
     watch.armed = 0;
 #if PY_VERSION_HEX < 0x030C0000
     PyThreadState *state = PyInterpreterState_ThreadHead(PyInterpreterState_Get());
@@ -575,7 +739,8 @@ watch_results(PyObject *module, PyObject *args)
     (void)module, (void)args;
     PyObject *figures = PyList_New(0), *sites = PyList_New(0);
     for (int i = 0; figures != NULL && sites != NULL && i < watch.count; i++) {
-        PyObject *row = Py_BuildValue("nKKK", *watch.length[i], (unsigned long long)watch.grew[i],
+        Py_ssize_t length = watch.figure[i](watch.held[i], watch.name[i]);
+        PyObject *row = Py_BuildValue("nKKK", is_slot(watch.figure[i]) ? length != 0 : length, (unsigned long long)watch.grew[i],
                                       (unsigned long long)watch.shrank[i], (unsigned long long)watch.rises[i]);
         if (row == NULL || PyList_Append(figures, row) < 0)
             Py_CLEAR(figures);
@@ -704,6 +869,8 @@ watch_made_at(PyObject *module, PyObject *op)
 
 static PyMethodDef methods[] = {
     {"made_at", watch_made_at, METH_O, made_at_doc},
+    {"figure", watch_figure, METH_O, figure_doc},
+    {"slot", watch_slot, METH_VARARGS, slot_doc},
     {"open", watch_open, METH_VARARGS, open_doc},
     {"arm", watch_arm, METH_NOARGS, arm_doc},
     {"disarm", watch_disarm, METH_NOARGS, disarm_doc},

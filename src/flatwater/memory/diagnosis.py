@@ -9,22 +9,25 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import msgspec
 
-from flatwater.memory import evidence, growth, suspect
+from flatwater.memory import anchor, evidence, growth, suspect
 from flatwater.memory import target as targets
 from flatwater.memory.advice import Advice, Facts, advise
+from flatwater.memory.anchor import Outline
 from flatwater.memory.evidence import Ends, Outside, Room
 from flatwater.memory.growth import Growing, GrowingType, Observation
 from flatwater.memory.heap_graph import Graph
-from flatwater.memory.heap_model import Census, Edge, HeapError
+from flatwater.memory.heap_model import Census, Edge, HeapError, census_diff
+from flatwater.memory.heap_path import Path
 from flatwater.memory.holder import Holder, holders
 from flatwater.memory.signature import signature
 from flatwater.memory.suspect import Suspect
 from flatwater.memory.target import Target
-from flatwater.memory.verdict import Evidence, Part, Verdict, idle_collector, judge
+from flatwater.memory.verdict import MIN_PYTHON, Evidence, Part, Verdict, idle_collector, judge
 from flatwater.memory.work import RUNNING
 
 LOOK_SHARE = 0.65
@@ -36,6 +39,10 @@ TYPES_ASKED = 3
 SWELLING = 128 << 10
 """Bytes that a buffer must gain in the window to be a suspect."""
 INSTANCES = 16
+EXPLAINED = 0.3
+"""The share of the growth below which the suspects do not explain it: then two snapshots are compared …"""
+ANCHOR_SHARE = 0.2
+"""… that are this part of the window apart."""
 
 Progress = Callable[[str, float], None]
 
@@ -108,6 +115,7 @@ class _Diagnosing:
         self.target, self.seconds, self.progress = target, seconds, progress
         self.trace, self.trim, self.values, self.max_suspects = trace, trim, values, max_suspects
         self.notes: list[str] = []
+        self.outline: Outline | None = None
 
     def run(self) -> Diagnosis:
         began = time.monotonic()
@@ -136,6 +144,8 @@ class _Diagnosing:
         )
         self.facts = facts
         verdict = judge(facts)
+        if verdict.kind == "python-objects" and self.outline is not None:
+            found = self._anchored(found, self.outline, begin, end)
         found = self._relevant(found, verdict, facts)
         self.progress("tracing who makes it", 0.75)
         makers = self._makers(found)
@@ -210,24 +220,52 @@ class _Diagnosing:
         try:
             with targets.graph(self.target, values=self.values) as graph:
                 found = suspect.suspects(graph, rows, seconds=seen.seconds, max_suspects=self.max_suspects)
-                found += self._types(graph, kinds, asked, found)
+                found = self._types(graph, kinds, asked, found, {row.address for row in rows})
                 if not found and swelling is not None:
                     buffer = suspect.swollen(graph, swelling, end.at - begin.at)
                     found += [] if buffer is None else [buffer]
+                explained = sum(one.bytes_per_s for one in found) * seen.seconds
+                if explained < EXPLAINED * _gained(begin, end):
+                    self.outline = anchor.outline(graph, time.monotonic())
                 waste = graph.garbage()
                 return found, (waste.bytes, waste.count)
         except HeapError as error:
             self.notes.append(f"no owners: {error}")
             return [], (0, 0)
 
+    def _anchored(self, found: list[Suspect], before: Outline, begin: Ends, end: Ends) -> list[Suspect]:
+        """The suspects, and who holds the growth that they do not explain, by comparing with a second snapshot."""
+        self.progress("comparing who held it", 0.7)
+        time.sleep(max(0.0, before.at + max(1.0, ANCHOR_SHARE * self.seconds) - time.monotonic()))
+        try:
+            with targets.graph(self.target, values=self.values) as graph:
+                holder = anchor.find(graph, before, anchor.outline(graph, time.monotonic()))
+        except HeapError as error:
+            self.notes.append(f"no second snapshot: {error}")
+            return found
+        if holder is None or any(mark in str(holder.path) for mark in suspect.NOISE):
+            return found
+        assert begin.census is not None
+        assert end.census is not None
+        made = anchor.suspect(holder, census_diff(begin.census, end.census), end.at - begin.at)
+        same = [one for one in found if one.path is not None and holder.node.address in _addresses(one.path)]
+        if same:
+            return [replace(one, bytes_per_s=made.bytes_per_s) if one is same[0] else one for one in found]
+        return [made, *found]
+
     def _instances(self, kinds: list[GrowingType]) -> dict[str, list[int]]:
         named = [row for row in kinds if row.type not in _ATOMS][:TYPES_ASKED]
         return {row.type: self.target.ask("instances", type=row.type, limit=INSTANCES) for row in named}
 
     def _types(
-        self, graph: Graph, kinds: list[GrowingType], asked: dict[str, list[int]], found: list[Suspect]
+        self,
+        graph: Graph,
+        kinds: list[GrowingType],
+        asked: dict[str, list[int]],
+        found: list[Suspect],
+        growing: set[int],
     ) -> list[Suspect]:
-        """Types that no suspect's container explains."""
+        """The suspects, and types that no suspect's container explains."""
         explained: dict[str, int] = {}
         for one in found:
             for name, count in (*one.holdings, *one.items.types):
@@ -238,10 +276,12 @@ class _Diagnosing:
             if row.type not in asked or explained.get(row.type, 0) >= 0.2 * row.count or len(made) >= TYPES_ASKED:
                 continue
             rates = (row.growth_per_s, row.low, row.high, row.bytes_per_s)
-            one = suspect.by_type(graph, row.type, rates, row.count, asked[row.type])
-            if one.path is not None and (not found or one.bytes_per_s > found[0].bytes_per_s):
+            one, through = suspect.by_type(graph, row.type, rates, row.count, asked[row.type], growing, found)
+            if through:
+                found = suspect.credited(found, through, one.bytes_per_s)
+            elif one.path is not None and (not found or one.bytes_per_s > found[0].bytes_per_s):
                 made.append(one)
-        return made
+        return found + made
 
     def _relevant(self, found: list[Suspect], verdict: Verdict, facts: Evidence) -> list[Suspect]:
         if verdict.kind == "plateau":
@@ -260,19 +300,28 @@ class _Diagnosing:
         seconds = self.seconds * (1 - LOOK_SHARE)
         addresses = {one.addresses[0]: at for at, one in reversed(tuple(enumerate(found))) if one.addresses}
         inner = {extra: at for at, one in enumerate(found) for extra in one.addresses[1:4]}
-        wanted = {**inner, **addresses}
+        wanted = list({**inner, **addresses}.items())[-MAX_WATCHED:]
+        slots = [
+            (at, slot) for at, one in enumerate(found) if one.what != "container" for slot in suspect.slots(one.path)
+        ]
         made: dict[int, dict[str, Any]] = {}
         try:
-            if wanted:
-                told = self.target.ask("watch", addresses=list(wanted)[-MAX_WATCHED:], seconds=seconds)
-                for row in told["containers"]:
-                    at = wanted[row["address"]]
+            if wanted or slots:
+                told = self.target.ask(
+                    "watch",
+                    addresses=[address for address, _ in wanted],
+                    slots=[slot for _, slot in slots],
+                    seconds=seconds,
+                )
+                places = [at for _, at in wanted] + [at for at, _ in slots]
+                for at, row in zip(places, told["containers"], strict=True):
                     if row.get("grew", 0) > made.get(at, {}).get("grew", -1):
                         made[at] = row
             types = {one.type: at for at, one in enumerate(found) if one.what == "type"}
             if types:
                 told = self.target.ask("types_made", seconds=min(seconds, 3.0), types=list(types))
-                made |= {types[row["type"]]: row for row in told["types"]}
+                for row in told["types"]:
+                    made[types[row["type"]]] = _joined(made.get(types[row["type"]], {}), row)
         except HeapError as error:
             self.notes.append(f"makers unknown: {error}")
         return made
@@ -307,6 +356,24 @@ class _Diagnosing:
     def _trim(self) -> tuple[int, int]:
         told = self.target.ask("trim")
         return told["before"], told["after"]
+
+
+def _gained(begin: Ends, end: Ends) -> int:
+    """Bytes by which all objects became more; 0 when nobody counted, or when it is nothing."""
+    gain = end.census.bytes - begin.census.bytes if begin.census is not None and end.census is not None else 0
+    return gain if gain >= MIN_PYTHON else 0
+
+
+def _addresses(path: Path) -> set[int]:
+    return {node.address for node in path.nodes}
+
+
+def _joined(watched: dict[str, Any], made: dict[str, Any]) -> dict[str, Any]:
+    """What a watched slot told, and first of all what the making of the objects themselves did."""
+    rows = made.get("allocated_at", [])
+    known = {(row["file"], row["line"]) for row in rows}
+    more = [row for row in watched.get("allocated_at", []) if (row["file"], row["line"]) not in known]
+    return watched | {key: value for key, value in made.items() if value} | {"allocated_at": rows + more}
 
 
 _ATOMS = ("str", "bytes", "int", "float", "tuple", "dict", "list", "set", "cell", "frame", "type", "object")

@@ -37,8 +37,8 @@ def look(pid: int, begun: float, *, root: Path = Path("/")) -> Point:
     return Point(
         at=time.monotonic() - begun,
         rss=size("VmRSS"),
-        anon=size("RssAnon") if "RssAnon" in rows else None,
-        file=size("RssFile") + size("RssShmem") if "RssFile" in rows else None,
+        anon=size("RssAnon") + size("RssShmem") if "RssAnon" in rows else None,
+        file=size("RssFile") if "RssFile" in rows else None,
         vms=size("VmSize"),
         threads=int(rows["Threads"][0]) if "Threads" in rows else 0,
     )

@@ -24,7 +24,14 @@ _DEAR = 0.1  # of the window: looks that cost more than this are made three time
 _HELD = 64  # as many as the target holds
 _HELD_OLD = 48  # of these at most so many that were there from the first look on
 _FALL = 0.35  # a container that loses more than this part of what it gains is rebuilt or worked off, not leaking
-_BUFFERS = {"bytearray", "_io.BytesIO", "array.array", "mmap.mmap", "numpy.ndarray"}  # their entries are bytes
+_BUFFERS = {
+    "bytearray",
+    "_io.BytesIO",
+    "_io.StringIO",
+    "array.array",
+    "mmap.mmap",
+    "numpy.ndarray",
+}  # their entries are bytes
 
 
 class Track:

@@ -33,7 +33,7 @@ def census() -> Census:
     for item in gc.get_objects():
         row = rows[type(item)]
         row[0] += 1
-        row[1] += _bytes(item)
+        row[1] += own_bytes(item)
     return census_of([[type_name(kind), count, size, count] for kind, (count, size) in rows.items()], MISSING)
 
 
@@ -41,7 +41,9 @@ def containers(min_length: int, max_containers: int) -> list[Container]:
     """Tracked lists, dicts, sets, tuples and deques of at least ``min_length`` entries, longest first."""
     found = [item for item in gc.get_objects() if issubclass(type(item), _KINDS) and _length(item) >= min_length]
     found.sort(key=_length, reverse=True)
-    return [Container(id(item), type_name(type(item)), _length(item), _bytes(item)) for item in found[:max_containers]]
+    return [
+        Container(id(item), type_name(type(item)), _length(item), own_bytes(item)) for item in found[:max_containers]
+    ]
 
 
 def _length(item: Any) -> int:
@@ -50,7 +52,8 @@ def _length(item: Any) -> int:
     return int(base.__len__(item))
 
 
-def _bytes(item: Any) -> int:
+def own_bytes(item: Any) -> int:
+    """Its own bytes, those of the collector's header included; no ``__sizeof__`` of the program runs."""
     # A class's own __sizeof__ would be the program's code: ask the nearest built-in base.
     for base in type(item).__mro__:
         if not base.__flags__ & _HEAPTYPE:

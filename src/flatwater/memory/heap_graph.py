@@ -259,6 +259,20 @@ class Graph:
         """The objects that retain most, at most 1000; an object and its only holder both appear."""
         return self._nodes(self._child.ask(f"largest 0 {limit}"))
 
+    def outline(self, limit: int = 1000) -> tuple[tuple[Node, int, Root | None], ...]:
+        """The objects that retain most, at most 1000, each with what dominates it: an address, or a root.
+
+        Of a chain of like objects, each of which holds the rest, only the first two are given. Neither is there
+        (0, None) where several roots hold an object independently.
+        """
+        roots = self.roots()
+        rows = self._child.ask(f"outline 0 {limit}")
+        return tuple(
+            (node, row["above"], roots[row["root"]] if row["root"] >= 0 else None)
+            for row in rows
+            if isinstance(node := node_of(row["node"]), Node)
+        )
+
     def roots(self) -> tuple[Root, ...]:
         """Every root with what it alone retains."""
         return tuple(root_of(raw) for raw in self._child.ask("roots 0 0"))

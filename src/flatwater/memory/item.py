@@ -12,13 +12,14 @@ from itertools import islice
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import Any
 
-from flatwater.memory.heap_fallback import type_name
+from flatwater.memory.heap_fallback import own_bytes, type_name
 from flatwater.memory.site import Place
 from flatwater.memory.trace import made_at
 
 _SCANNED = 100_000  # entries of a set, which does not tell the newest
 _TRIES = 5
 _KINDS = list, dict, set, frozenset, deque, bytearray
+_BUFFERS = "_io.BytesIO", "_io.StringIO", "array.array", "mmap.mmap", "numpy.ndarray"
 _NESTED = 2  # how deep a tuple is searched for something that was traced
 
 
@@ -34,10 +35,15 @@ class Item:
     coroutine: Place | None
 
 
+def growable(item: Any) -> bool:
+    """Whether the walker follows its length."""
+    return issubclass(type(item), _KINDS) or type_name(type(item)) in _BUFFERS
+
+
 def length(container: Any) -> int:
-    """The number of entries, by the base type: no ``__len__`` of the program runs."""
-    base: Any = next(kind for kind in _KINDS if issubclass(type(container), kind))
-    return int(base.__len__(container))
+    """The number of entries, of a buffer its own bytes: no ``__len__`` of the program runs."""
+    base: Any = next((kind for kind in _KINDS if issubclass(type(container), kind)), None)
+    return own_bytes(container) if base is None else int(base.__len__(container))
 
 
 def newest(container: Any, limit: int) -> list[Any]:
@@ -63,8 +69,8 @@ def _newest(container: Any, limit: int) -> list[Any]:
     if issubclass(kind, deque):
         right = list(islice(deque.__reversed__(container), limit))
         return right if any(_made(item, _NESTED) for item in right) else list(islice(deque.__iter__(container), limit))
-    if issubclass(kind, bytearray):
-        return []
+    if not issubclass(kind, set | frozenset):  # a container of C code, which tells its newest last
+        return gc.get_referents(container)[-limit:]
     base: Any = set if issubclass(kind, set) else frozenset
     scanned = list(islice(base.__iter__(container), _SCANNED))
     return list(islice((item for item in scanned if _made(item, _NESTED)), limit))

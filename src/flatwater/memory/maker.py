@@ -11,15 +11,16 @@ import contextlib
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from flatwater.memory import heap
 from flatwater.memory.heap_graph import locals_of_frames
 from flatwater.memory.heap_model import HeapError
-from flatwater.memory.item import Item, length, newest, sighted
+from flatwater.memory.item import Item, newest, sighted
 from flatwater.memory.site import Functions, Place, own, to_json
-from flatwater.memory.trace import Allocations, Lines, at_fork
+from flatwater.memory.slot import content, new_below, resolved
+from flatwater.memory.trace import Allocations, Lines, at_fork, extension
 
 _SLICE_S = 0.04  # tracing is on for this long,
 _REST = 3.0  # and off for that many times as long, while the process is busy
@@ -37,18 +38,27 @@ def watch(
     *,
     addresses: list[int],
     seconds: float,
+    slots: Sequence[tuple[int, str | None, int]] = (),
     trace_allocations: bool = True,
     max_events: int = 200,
     frames: int = 16,
 ) -> dict[str, Any]:
     """A command: who changes the containers at these addresses (at most 64), and where their new items are made.
 
-    Ends after ``seconds``, when each container became longer ``max_events`` times, or when the client is gone. Stacks
-    have at most ``frames`` places (32). While the process is busy the tracing comes and goes, so that more than half of
-    its speed remains. Raises HeapError while another watch is under way, HeapMissing without the C extension.
+    Of ``slots`` (address of the holder, name or None, address of what was in it) the changes are told as if their
+    objects were entries of a container, in rows that follow those of the containers. Ends after ``seconds``, when each
+    became longer ``max_events`` times, or when the client is gone. Stacks have at most ``frames`` places (32). While
+    the process is busy the tracing comes and goes, so that more than half of its speed remains. Raises HeapError while
+    another watch is under way, HeapMissing without the C extension.
     """
     closed = getattr(session, "closed", None) or threading.Event()
-    found, _ = take(addresses)
+    taken, _ = take([*addresses, *(holder for holder, _, _ in slots)])
+    found = [item if item is not None and extension().figure(item) is not None else None for item in taken]
+    found[len(addresses) :] = [
+        None if item is None else resolved(item, name, child)
+        for item, (_, name, child) in zip(taken[len(addresses) :], slots, strict=True)
+    ]
+    del taken
     alive = [item for item in found if item is not None]
     with _alone(), contextlib.ExitStack() as stack:
         one = _Window(alive, seconds, max_events, frames, trace_allocations, closed)
@@ -56,10 +66,8 @@ def watch(
         stack.callback(one.close)
         one.run()
         told = iter(one.told())
-        rows = [
-            {"address": at, "alive": False} if item is None else next(told)
-            for at, item in zip(addresses, found, strict=True)
-        ]
+        rows = [{"alive": False} if item is None else next(told) for item in found]
+        rows = [{"address": at, **row} for at, row in zip([*addresses, *(row[0] for row in slots)], rows, strict=True)]
         return {"seconds": one.elapsed_s, "overhead": one.overhead(), "containers": rows}
 
 
@@ -94,9 +102,10 @@ def types_made(
 
 
 def take(addresses: list[int], types: list[str] | None = None, limit: int = 0) -> tuple[list[Any], list[Any]]:
-    """The containers that live at these addresses now (None where none does), and objects of the types.
+    """The objects that live at these addresses now (None where none does), and objects of the types.
 
-    An address is believed only when a walk of the heap meets an object there: the process stands still for that.
+    An address is believed only when a walk of the heap meets an object there: the process stands still for that. What
+    it meets may be another object than the caller knew.
     """
     extension = heap._extension()
     frames = locals_of_frames(extension)
@@ -130,7 +139,7 @@ class _Window:
         self._max_events = max_events
         self._frames = frames
         self._closed = closed
-        self._lengths = [length(item) for item in containers]
+        self._lengths = [_length(item) for item in containers]
         self._items: list[list[Item]] = [[] for _ in containers]
         self._allocations = Allocations(min(frames, 12))
         self._sampling = trace_allocations and bool(containers)
@@ -182,14 +191,16 @@ class _Window:
 
     def _sampled(self) -> bool:
         """Each container has got enough new items, in more than one slice."""
-        grown = (length(item) - before for item, before in zip(self._containers, self._lengths, strict=True))
+        grown = (_grown(item, before) for item, before in zip(self._containers, self._lengths, strict=True))
         return self._slices >= 3 and min(grown, default=0) >= _ITEMS
 
     def _collect(self) -> None:
         self._sampling = False
         for number, (container, before) in enumerate(zip(self._containers, self._lengths, strict=True)):
-            grown = length(container) - before
-            self._items[number] = sighted(newest(container, min(max(grown, 0), _LOOK_AT)))
+            if type(container) is tuple:
+                self._items[number] = sighted(new_below(container, _LOOK_AT))
+            else:
+                self._items[number] = sighted(newest(container, min(_grown(container, before), _LOOK_AT)))
         self._allocations.off()
 
     def close(self) -> None:
@@ -216,7 +227,6 @@ class _Window:
             changes = [site for site in sites if site[0] == number]
             items = self._items[number]
             yield {
-                "address": id(self._containers[number]),
                 "alive": True,
                 "length": entries,
                 "grew": grew,
@@ -226,6 +236,16 @@ class _Window:
                 "removed_at": _changed([site for site in changes if site[1] < 0], shrank),
                 **_made(items, len(items), functions),
             }
+
+
+def _length(item: Any) -> int:
+    """Entries of a container; for a slot, which object is in it."""
+    return id(content(item)) if type(item) is tuple else int(extension().figure(item))
+
+
+def _grown(item: Any, before: int) -> int:
+    now = _length(item)
+    return _ITEMS * (now != before) if type(item) is tuple else max(0, now - before)
 
 
 def _changed(sites: list[tuple[Any, ...]], total: int) -> list[dict[str, Any]]:

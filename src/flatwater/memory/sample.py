@@ -7,7 +7,7 @@ import weakref
 from typing import Any
 
 from flatwater.memory import heap, heap_fallback
-from flatwater.memory.item import length
+from flatwater.memory.item import growable, length
 from flatwater.memory.maker import take
 
 _held: weakref.WeakKeyDictionary[Any, list[Any]] = weakref.WeakKeyDictionary()  # by session: it ends with that
@@ -44,8 +44,9 @@ def hold(session: Any, *, addresses: list[int]) -> list[int | None]:
     For heaps that take long to walk: :func:`lengths` then costs nothing. They are let go by holding none, or with the
     session. At most 64.
     """
-    found, _ = take(addresses) if addresses else ([], [])
-    _held[session] = found
+    taken, _ = take(addresses) if addresses else ([], [])
+    found = _held[session] = [item if growable(item) else None for item in taken]
+    del taken
     if not addresses:
         del _held[session]
     return [None if item is None else length(item) for item in found]

@@ -27,8 +27,12 @@ def is_library(file: str) -> bool:
 
 
 def own(stack: Sequence[Place]) -> Place:
-    """The first frame that is not a library's, innermost first; where all are, the innermost."""
-    return next((place for place in stack if not is_library(place[0])), stack[0])
+    """The first frame that is not a library's, innermost first; where all are, the innermost.
+
+    Code without a file (what ``namedtuple`` and ``dataclass`` generate, ``python -c``) counts when nothing else does.
+    """
+    ours = [place for place in stack if not is_library(place[0])]
+    return next((place for place in ours if not place[0].startswith("<")), ours[0] if ours else stack[0])
 
 
 def to_json(place: Place) -> dict[str, Any]:

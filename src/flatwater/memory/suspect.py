@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Container, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import groupby, pairwise
 from typing import Any, Protocol
 
 from flatwater.memory.growth import Growing
@@ -18,17 +19,12 @@ NOISE = (
     "flatwater.memory",
     "flatwater/memory",
     "tracemalloc.",
-    "linecache.cache",
     "_flatwater",
-    "sys.modules",
-    "re._cache",
-    "warnings.",
-    "encodings._cache",
-    "abc.",
 )
-"""Owners that are never the leak: our own parts, and what being looked at fills."""
+"""Owners that are never the leak: our own parts."""
 WEAK = ("WeakSet.", "WeakValueDictionary.", "WeakKeyDictionary.", "_weakrefset", "asyncio.tasks._scheduled_tasks")
 """Holders that keep nothing alive: they mirror a leak elsewhere."""
+_BRANCH = 5  # steps of one class from which their names tell less than their number
 _MORE = re.compile(r"… ([\d,]+) more …")
 ITEMS = 200
 """How many entries of a container are looked at for their types."""
@@ -122,17 +118,34 @@ def strip(text: str) -> str:
 
 
 def _folded(text: str) -> str:
-    """A chain of like steps as one: ``Version.previous × 4,231``."""
-    rows: list[tuple[str, int]] = []
+    """A chain of like steps as one: ``Version.previous × 4,231``; a branch of a tree as ``Node.… × 14``."""
+    runs: list[list[str]] = []
+    counts: list[int] = []
     for part in text.split(ARROW):
         more = _MORE.fullmatch(part)
-        if more is not None and rows and rows[-1][1] > 1:
-            rows[-1] = (rows[-1][0], rows[-1][1] + int(more[1].replace(",", "")))
-        elif rows and rows[-1][0] == part:
-            rows[-1] = (part, rows[-1][1] + 1)
+        if more is not None and runs and counts[-1] > 1:
+            counts[-1] += int(more[1].replace(",", ""))
+        elif runs and _kind(runs[-1][-1]) == _kind(part):
+            runs[-1].append(part)
+            counts[-1] += 1
         else:
-            rows.append((part, 1))
-    return ARROW.join(part if count == 1 else f"{part} × {count:,}" for part, count in rows)
+            runs.append([part])
+            counts.append(1)
+    return ARROW.join(_run(parts, count) for parts, count in zip(runs, counts, strict=True))
+
+
+def _kind(part: str) -> str:
+    """``Node`` of ``Node.left``; anything else is like itself alone."""
+    kind, _, name = part.partition(".")
+    return kind if kind.isidentifier() and name.isidentifier() else part
+
+
+def _run(parts: list[str], count: int) -> str:
+    if len(set(parts)) > 1 and count >= _BRANCH:
+        return f"{_kind(parts[0])}.… × {count:,}"
+    rows = [(part, len(list(like))) for part, like in groupby(parts)]
+    rows[-1] = (rows[-1][0], rows[-1][1] + count - len(parts))
+    return ARROW.join(part if many == 1 else f"{part} × {many:,}" for part, many in rows)
 
 
 def suspects(graph: GraphLike, growing: Sequence[Growing], *, seconds: float, max_suspects: int = 8) -> list[Suspect]:
@@ -146,9 +159,20 @@ def suspects(graph: GraphLike, growing: Sequence[Growing], *, seconds: float, ma
     groups: dict[str, list[_Found]] = defaultdict(list)
     for entry in outer:
         groups[shape(strip(str(entry.path)))].append(entry)
-    made = [_suspect(graph, group) for group in groups.values()]
+    more = _unasked(growing)
+    made = [_suspect(graph, group, more.get(group[0].row.type, 1.0)) for group in groups.values()]
     made.sort(key=lambda suspect: (suspect.weak, -suspect.bytes_per_s))
     return made[:max_suspects]
+
+
+def _unasked(growing: Sequence[Growing]) -> dict[str, float]:
+    """By type, how many times what the graph is asked about all growing containers gain."""
+    gains: dict[str, float] = defaultdict(float)
+    asked: dict[str, float] = defaultdict(float)
+    for at, row in enumerate(growing):
+        gains[row.type] += row.growth_per_s
+        asked[row.type] += row.growth_per_s if at < MAX_ASKED else 0.0
+    return {kind: gains[kind] / gain for kind, gain in asked.items() if gain}
 
 
 def _look(graph: GraphLike, row: Growing) -> _Found | None:
@@ -188,12 +212,13 @@ def _on_path(entry: _Found, by_address: dict[int, _Found]) -> _Found | None:
     return None
 
 
-def _suspect(graph: GraphLike, group: list[_Found]) -> Suspect:
+def _suspect(graph: GraphLike, group: list[_Found], more: float) -> Suspect:
+    """``more`` is how many times the group's growth that of all its like is."""
     group.sort(key=lambda entry: -entry.node.retained)
     first = group[0]
-    retained = sum(entry.node.retained for entry in group)
-    length = sum(entry.row.length for entry in group)
-    per_s = sum(entry.row.growth_per_s for entry in group)
+    retained = round(sum(entry.node.retained for entry in group) * more)
+    length = round(sum(entry.row.length for entry in group) * more)
+    per_s = sum(entry.row.growth_per_s for entry in group) * more
     each = retained / max(length, 1)
     inner = sum(one.row.bytes_per_s for entry in group for one in entry.inner)
     text = str(first.path)
@@ -204,14 +229,14 @@ def _suspect(graph: GraphLike, group: list[_Found]) -> Suspect:
         type=first.node.type,
         length=length,
         per_s=per_s,
-        low=sum(entry.row.low for entry in group),
-        high=sum(entry.row.high for entry in group),
+        low=sum(entry.row.low for entry in group) * more,
+        high=sum(entry.row.high for entry in group) * more,
         bytes_per_s=max(per_s * each, inner, 8.0 * per_s),
         retained=retained,
         path=first.path,
         accumulation=_accumulation(first.path, retained),
         items=_items(graph, first, length),
-        merged=len(group),
+        merged=round(len(group) * more),
         weak=any(mark in text for mark in WEAK),
         addresses=tuple(addresses[:16]),
         holdings=_holdings(graph, first.row.address),
@@ -258,19 +283,30 @@ def _holdings(graph: GraphLike, address: int) -> tuple[tuple[str, int], ...]:
 
 
 def by_type(
-    graph: GraphLike, type_name: str, rates: tuple[float, float, float, float], count: int, sampled: Iterable[int]
-) -> Suspect:
+    graph: GraphLike,
+    type_name: str,
+    rates: tuple[float, float, float, float],
+    count: int,
+    sampled: Iterable[int],
+    growing: Container[int] = (),
+    found: Sequence[Suspect] = (),
+) -> tuple[Suspect, int]:
     """A type whose objects become more: the path that most of the ``sampled`` objects (addresses) share.
 
-    ``rates`` are objects per second, its interval's ends, and bytes per second.
+    ``rates`` are objects per second, its interval's ends, and bytes per second. Also the address of the container
+    among those ``growing`` that most of the paths go through, because of which these objects become more; 0 if there is
+    none.
     """
     shapes: dict[str, list[Path]] = defaultdict(list)
+    through: Counter[int] = Counter()
     retained: list[int] = []
     for address in sampled:
         with contextlib.suppress(ObjectUnknown):
             path = graph.path_to(None, address=address)
             if path.steps and not any(mark in str(path) for mark in NOISE):
                 shapes[shape(strip(str(path)))].append(path)
+                above = modules(found) if path.root.kind == "module" else 0
+                through.update([next((node.address for node in path.nodes[:-1] if node.address in growing), above)])
                 retained.append(graph.node(None, address=address).retained)
     common = max(shapes.values(), key=len)[0] if shapes else None
     chain = bool(retained) and max(retained) > 4 * min(retained)  # each holds all that follow
@@ -279,7 +315,44 @@ def by_type(
     gained = max(own, per_s * each)
     items = Items(type_name, count, max(retained) if chain else round(each * count))
     at = len(common.steps) - 1 if common else 0
-    return Suspect("type", type_name, count, per_s, low, high, gained, items.retained, common, at, items)
+    made = Suspect("type", type_name, count, per_s, low, high, gained, items.retained, common, at, items)
+    if common is not None:
+        made = replace(made, addresses=tuple(node.address for node in common.nodes[-2:]))
+    held = through.total() - through.pop(0, 0)
+    return made, max(through, key=lambda address: through[address]) if held > len(retained) / 2 else 0
+
+
+def modules(found: Sequence[Suspect]) -> int:
+    """The address of ``sys.modules`` if it grows, else 0: a path begins below it, at the module."""
+    at = (one.addresses[0] for one in found if one.path is not None and strip(str(one.path)) == "sys.modules")
+    return next(at, 0)
+
+
+def credited(found: Sequence[Suspect], address: int, bytes_per_s: float) -> list[Suspect]:
+    """The suspects, with what was found to grow below the container at ``address`` (the first where none is it)."""
+    mine = next((one for one in found if address in one.addresses), None) or next(iter(found), None)
+    return [replace(one, bytes_per_s=max(one.bytes_per_s, bytes_per_s)) if one is mine else one for one in found]
+
+
+def slots(path: Path | None) -> list[tuple[int, str | None, int]]:
+    """The attributes, dict values and cells on the way to where a chain begins, the nearest to it last.
+
+    Each as (address of the holder, name or None, address of what it holds), at most four.
+    """
+    found: list[tuple[int, str | None, int]] = []
+    known: set[tuple[str, str]] = set()
+    for holder, step in pairwise(path.steps if path is not None else ()):
+        edge = step.edge
+        if (
+            not isinstance(holder.node, Node)
+            or not isinstance(step.node, Node)
+            or (holder.node.type, edge.name) in known
+        ):
+            break
+        if edge.kind in ("attribute", "key", "cell"):
+            found.append((holder.node.address, edge.name or None, step.node.address))
+            known.add((holder.node.type, edge.name))
+    return found[-4:]
 
 
 def swollen(graph: GraphLike, row: TypeGrowth, seconds: float) -> Suspect | None:
@@ -295,7 +368,18 @@ def swollen(graph: GraphLike, row: TypeGrowth, seconds: float) -> Suspect | None
     per_s = row.bytes / seconds
     items = Items("byte" if row.type in ("bytearray", "bytes", "str") else row.type, node.bytes, node.retained)
     return Suspect(
-        "buffer", row.type, node.bytes, per_s, per_s, per_s, per_s, node.retained, path, len(path.steps) - 1, items
+        what="buffer",
+        type=row.type,
+        length=node.bytes,
+        per_s=per_s,
+        low=per_s,
+        high=per_s,
+        bytes_per_s=per_s,
+        retained=node.retained,
+        path=path,
+        accumulation=len(path.steps) - 1,
+        items=items,
+        addresses=(node.address,),
     )
 
 

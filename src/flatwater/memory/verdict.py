@@ -8,6 +8,7 @@ collector's are judged by their slopes, and must agree.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Literal
 
 import msgspec
@@ -36,12 +37,19 @@ MIN_HELD = 16 << 20
 """Free or pinned memory, in bytes, from which it is a verdict although nothing grows."""
 HELD_SHARE = 0.4
 """… and of which share of the anonymous memory."""
+MAX_LOST = 0.35
+"""Of what an exact count gains in the window, what it may lose again."""
+MIN_RISES = 0.8
+"""The share of its steps that must go up."""
 STACK = 48 << 10
 """What a thread that does little keeps resident, in bytes: its stack's top and its thread state."""
 
 
 class Point(msgspec.Struct, frozen=True, kw_only=True):
-    """Figures at ``at`` seconds: bytes, ``threads`` and ``frozen`` objects counted; None where nobody tells."""
+    """Figures at ``at`` seconds: bytes, ``threads`` and ``frozen`` objects counted; None where nobody tells.
+
+    Shared memory counts as anonymous: no file holds it, so the kernel cannot take it back.
+    """
 
     at: float
     rss: int
@@ -145,6 +153,23 @@ def steady(points: Sequence[tuple[float, float]], floor: float) -> Slope | None:
     return line if late > 0.25 * early and late > 0 else None
 
 
+def climbing(points: Sequence[tuple[float, float]], floor: float) -> Slope | None:
+    """:func:`steady`, or an exact count that rises nearly always and keeps most of it, with a drop now and then.
+
+    One collection in the window makes any straight line unsure.
+    """
+    if (line := steady(points, floor)) is not None or len(points) < 8:
+        return line
+    steps = [after - before for (_, before), (_, after) in pairwise(points)]
+    gained, lost = sum(step for step in steps if step > 0), -sum(step for step in steps if step < 0)
+    rises, half = sum(step > 0 for step in steps), len(steps) // 2
+    if gained - lost < floor or lost > MAX_LOST * gained or rises < MIN_RISES * len(steps) or sum(steps[half:]) <= 0:
+        return None
+    seconds = points[-1][0] - points[0][0]
+    per_s = (gained - lost) / seconds
+    return Slope(per_s, per_s * (1 - MAX_LOST), per_s * (1 + MAX_LOST), len(points), seconds, float(len(points)))
+
+
 def judge(evidence: Evidence) -> Verdict:
     """The verdict: the sort of memory that grows most; when none does, what is held without need; else a plateau."""
     growing = _owned(sorted(_growing(evidence), key=lambda part: -part.per_s), evidence)
@@ -238,7 +263,7 @@ def _threads(evidence: Evidence) -> Part | None:
 
 def _python(evidence: Evidence) -> Part | None:
     """Objects grow when blocks do, or a container does; how much is told by the bytes of all objects."""
-    blocks = steady(_own(evidence, lambda point: point.blocks), 20)
+    blocks = climbing(_own(evidence, lambda point: point.blocks), 20)
     seconds = evidence.window_s or 1.0
     gained = (evidence.object_bytes[1] - evidence.object_bytes[0]) / seconds
     if blocks is None and not evidence.containers:

@@ -11,6 +11,7 @@ import sys
 from typing import Any
 
 from flatwater.memory.heap_fallback import type_name
+from flatwater.memory.maker import take
 
 RUNNING = "running celery task"
 
@@ -30,12 +31,17 @@ def work_done(session: Any) -> dict[str, dict[str, int]]:
 
 
 def instances(session: Any, *, type: str, limit: int = 20) -> list[int]:
-    """A command: addresses of at most ``limit`` tracked objects of a type, by its full name, chosen at random."""
+    """A command: addresses of at most ``limit`` tracked objects of a type, by its full name, from among the youngest.
+
+    The collector lists objects by generation, and within one as they came: those that became more are in the young
+    generations and at the end of the old one.
+    """
     name = type.rpartition(".")[2]
-    found = [
-        id(item) for item in gc.get_objects() if (kind := _kind(item)).__name__ == name and type_name(kind) == type
-    ]
-    return random.sample(found, min(limit, len(found)))
+    young = [item for generation in (0, 1) for item in gc.get_objects(generation=generation)]
+    found = {id(item) for item in young if (kind := _kind(item)).__name__ == name and type_name(kind) == type}
+    _, listed = take([], [type], limit)
+    last = {id(item) for item in listed[min(limit, len(listed) // 2) :]}
+    return [address for part in (found, last) for address in random.sample(sorted(part), min(limit // 2, len(part)))]
 
 
 def _celery() -> list[tuple[str, str, int]]:

@@ -11,8 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable
-from typing import Any, cast
+from typing import Any, Protocol, cast
 from urllib.parse import unquote
 
 import httptools
@@ -25,19 +24,30 @@ from flatwater.gateway.config import Front as FrontRule
 from flatwater.gateway.config import Listen
 from flatwater.gateway.cycle import Cycle, Job
 from flatwater.gateway.error import HeadSizeError, OverloadError, RefusedError, TargetSizeError
-from flatwater.gateway.head import Head
+from flatwater.gateway.head import Head, Heads
 from flatwater.gateway.intake import Intake
 from flatwater.gateway.message import Headers
-from flatwater.gateway.proxy import Known, Proxy
+from flatwater.gateway.proxy import Known, Write
 from flatwater.gateway.sweeper import Sweeper
 
 log = logging.getLogger(__name__)
 
-App = Callable[[Any, Any, Any], Awaitable[None]]
-
 _READ_HIGH_BYTES = 64 * 1024
 _MAX_LINGER_BYTES = 1024 * 1024
 _LINGER_S = 2.0
+
+
+class App(Protocol):
+    """An ASGI app that may know heads it has seen, and answer at once: flatwater.gateway.proxy.Proxy says how."""
+
+    heads: Heads
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None: ...
+    def recognise(
+        self, method: str, version: str, path: bytes, query: bytes, fields: Headers, scheme: str, keep_alive: bool
+    ) -> Head | None: ...
+    def quick(self, head: Head, client: str, write: Write) -> Known | None: ...
+    def express(self, outlet: Cycle, known: Known) -> bool: ...
 
 
 class FrontStatistics(Usage, frozen=True, kw_only=True):
@@ -55,8 +65,17 @@ class Hall:
 
     kind = "client connections"
 
-    def __init__(self, app: Proxy, listen: Listen, front: FrontRule, tasks: TaskGroup, *, ledger: Ledger) -> None:
-        self.name = "gateway clients"
+    def __init__(
+        self,
+        app: App,
+        listen: Listen,
+        front: FrontRule,
+        tasks: TaskGroup,
+        *,
+        ledger: Ledger,
+        name: str = "gateway clients",
+    ) -> None:
+        self.name = name
         self.app = app
         self.known = app.heads.get
         self.listen = listen

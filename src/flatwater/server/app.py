@@ -65,11 +65,14 @@ def with_token(settings: Settings) -> Settings:
     return msgspec.structs.replace(settings, server=filled)
 
 
-def application(settings: Settings, opening: Opening) -> Starlette:
-    """The ASGI application over the service that ``opening`` gives."""
+def application(settings: Settings, opening: Opening | None = None) -> Starlette:
+    """The ASGI application over the service that ``opening`` gives; without one, each request's state has it."""
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[dict[str, Any]]:
+        if opening is None:
+            yield {}
+            return
         async with opening() as service:
             yield {"service": service}
 

@@ -8,15 +8,20 @@ import os
 import socket
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 
 import msgspec
+from msgspec.structs import replace
 
+from flatwater.bounded import TaskGroup
 from flatwater.bounded.notify import Notifier
+from flatwater.gateway.config import Front, Listen
+from flatwater.gateway.front import Hall
 from flatwater.listener.address import authority, bound
 from flatwater.listener.departure import Departure
 from flatwater.listener.server import Server, new_loop
 from flatwater.server.app import Attachment, DriverOf, application, opened, with_token
+from flatwater.server.auth import MAX_TARGET_BYTES
+from flatwater.server.gate import Reception
 from flatwater.server.service import Service
 from flatwater.settings import Settings
 
@@ -85,27 +90,36 @@ class Process:
 
     async def run(self, driver: DriverOf | None, attachments: Sequence[Attachment]) -> None:
         """Open everything, answer until a signal, drain, close everything."""
+        max_tasks = self._settings.server.max_connections
         with self._departure.signals():
-            async with opened(
-                self._settings, driver=driver, attachments=attachments, notifier=self._notifier
-            ) as service:
-                app = application(self._settings, lambda: nullcontext(service))
-                server = self._server(app)
+            async with (
+                opened(self._settings, driver=driver, attachments=attachments, notifier=self._notifier) as service,
+                TaskGroup("server requests", max_tasks=max_tasks, ledger=service.ledger) as requests,
+            ):
+                hall = self._hall(service, requests)
+                server = Server(
+                    hall.app,
+                    on_started=self._started,
+                    lifespan="off",
+                    http=hall.connection,
+                    date_header=False,
+                    timeout_graceful_shutdown=max(1, round(_CONNECTIONS_S)),
+                )
                 service.tasks.start(self._wait_and_drain(service, server), name="drain")
-                await server.serve(sockets=[self._listener])
+                async with hall.sweeper:
+                    await server.serve(sockets=[self._listener])
         log.info("stopped")
 
-    def _server(self, app: object) -> Server:
+    def _hall(self, service: Service, requests: TaskGroup) -> Hall:
+        """The front of API and gateway; heads may be as large as the gateway's file says."""
         server = self._settings.server
-        return Server(
-            app,
-            on_started=self._started,
-            lifespan="on",
-            http="httptools",
-            limit_concurrency=server.max_connections,
-            timeout_keep_alive=max(1, round(server.keep_alive_s)),
-            timeout_graceful_shutdown=max(1, round(_CONNECTIONS_S)),
+        listen = Listen(
+            max_connections=server.max_connections, keep_alive_s=server.keep_alive_s, head_s=server.head_timeout_s
         )
+        front = service.gateway.config.front if service.gateway is not None else Front()
+        front = replace(front, max_target_bytes=max(front.max_target_bytes, MAX_TARGET_BYTES + len("?")))
+        app = Reception(application(self._settings), service, front)
+        return Hall(app, listen, front, requests, ledger=service.ledger, name="server clients")
 
     def _started(self) -> None:
         where = authority(self._listener)

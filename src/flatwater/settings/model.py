@@ -40,6 +40,7 @@ class ServerSettings(Struct, frozen=True, kw_only=True):
     max_body_bytes: Annotated[Bytes, Meta(description="Largest request body.")] = 2 * 1024**2
     body_timeout_s: Annotated[Seconds, Meta(description="Time to receive a request body.")] = 30.0
     compatibility: Annotated[bool, Meta(description="Answer the calls of the known systems, too.")] = True
+    head_timeout_s: Annotated[Seconds, Meta(description="Time to receive the head of a request.")] = 10.0
     request_timeout_s: Annotated[Seconds, Meta(description="A request that takes longer is answered 504.")] = 30.0
     write_timeout_s: Annotated[Seconds, Meta(description="A client that takes nothing for this long is cut off.")] = (
         20.0
@@ -211,8 +212,8 @@ class GatewaySettings(Struct, frozen=True, kw_only=True):
     config: Annotated[
         str,
         Meta(
-            description="File as `flatwater gateway` takes it; its services answer under /gateway/{service}/, its "
-            "[listen] and [admin] do not count. Empty: no gateway."
+            description="File as `flatwater gateway` takes it; its services answer under /gateway/{service}/; its "
+            "[front] holds for the whole server, its [listen] and [admin] do not count. Empty: no gateway."
         ),
     ] = ""
 

@@ -16,12 +16,13 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from flatwater.errors import SettingError
-from flatwater.guard.asgi import GuardMiddleware, fold, install, routed
+from flatwater.guard.asgi import GuardMiddleware, Names, fold, install
 
 HERE = Path(__file__).parent
 GUARD = [sys.executable, "-m", "flatwater.cli", "guard", "--record"]
@@ -268,8 +269,15 @@ def test_names_are_folded_and_bounded() -> None:
     assert fold("/orders/4711/lines/0198c1f2-7d3a-7000-8000-00aa11bb22cc") == "/orders/{}/lines/{}"
     assert fold("/a/b/c/d/e/f") == "/a/b/c/d/…"
     assert fold("/feedback/v2/") == "/feedback/v2/"
-    assert routed("GET", {"path": "/x"}, 404) == "GET (not found)"
-    assert routed("GET", {"path": "/x"}, 200) == ""
+    names = Names()
+    assert names.learn("GET /x", "GET", {"path": "/x"}, 404) == "GET (not found)"
+    assert names.learn("GET /x", "GET", {"path": "/x"}, 200) == names.guess("GET", "/x") == "GET /x"
+    route = SimpleNamespace(path="/things/{thing}")
+    for number in range(3000):
+        scope = {"path": f"/things/{number}", "route": route}
+        assert names.learn(f"GET /things/{number}", "GET", scope, 404) == "GET /things/{thing}"
+    assert names.by_place["GET /things/2999"] == names.guess("GET", "/things/7") == "GET /things/{thing}"
+    assert len(names.by_place) <= 1024
 
 
 def test_other_scopes_pass_and_limits_are_checked() -> None:

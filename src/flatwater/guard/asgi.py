@@ -78,6 +78,7 @@ class GuardMiddleware:
             quarantine=quarantine,
             max_names=max_names,
         )
+        self._names = Names()
         self._watch_every_s, self._dead_after_s = watch_every_s, dead_after_s
         self._next_watch = -float("inf")
 
@@ -91,9 +92,10 @@ class GuardMiddleware:
             await (self._live if kind == "lifespan" else self.app)(scope, receive, send)
             return
         worker, departure = self.worker, self.departure
-        first = label(method, scope["path"][:_MAX_PATH])
+        place = f"{method} {scope['path']}"
+        name = self._names.by_place.get(place)
         try:
-            call = worker.enter(first)
+            call = worker.enter(name or self._names.guess(method, scope["path"]))
         except Quarantined as error:
             await _refuse(send, str(error), method)
             return
@@ -116,10 +118,11 @@ class GuardMiddleware:
             await self.app(scope, receive, seen)
             failed = status >= 500
         finally:
-            name = routed(method, scope, status) or first
+            if name is None:
+                name = self._names.learn(place, method, scope, status)
             if watched is not None:
                 worker.expectation.expect_dead(watched, f"the request of {name}", after_s=self._dead_after_s)
-            worker.leave(call, first, name, failed)
+            worker.leave(call, name, failed)
 
     async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.worker.start()
@@ -137,7 +140,6 @@ class RequestWorker(Worker):
         self, name: str, *, limits: Limits, departure: Departure, trim: bool, quarantine: bool, max_names: int
     ) -> None:
         self._in_flight = 0
-        self._learned: dict[str, str] = {}  # the name at the begin of a request, and its route's after it
         self._departure, self._quarantines = departure, quarantine
         self._siblings = Siblings()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -148,19 +150,17 @@ class RequestWorker(Worker):
 
     def enter(self, name: str) -> Call:
         """A request begins. Raises Quarantined, and then ``leave`` must not be called."""
-        call = self._open(self._learned.get(name, name), "")
+        call = self._open(name, str(self._begun + 1))
         call.alone = self._in_flight == 0
         self._in_flight += 1
         if len(self._running) < _FOLLOWED:
             self._running[call.number] = call
         return call
 
-    def leave(self, call: Call, first: str, name: str, failed: bool) -> None:
-        """A request has ended: the name by its path, and the one by its route, which is known only now."""
+    def leave(self, call: Call, name: str, failed: bool) -> None:
+        """A request has ended, and its route is known."""
         self._running.pop(call.number, None)
         self._in_flight -= 1
-        if name != first and first not in self._learned and len(self._learned) < _MAX_LEARNED:
-            self._learned[first] = name
         call.name = name
         self._shut(call, failed)
 
@@ -208,6 +208,36 @@ class RequestWorker(Worker):
         super()._trim(self._gauge.rss())
 
 
+class Names:
+    """What requests are called: by their route, which the framework tells only after the first of them has ended.
+
+    The route is kept for the path as it was, which costs least, and for its folded form. Both are bounded.
+    """
+
+    def __init__(self) -> None:
+        self.by_place: dict[str, str] = {}  # by method and path
+        self._by_label: dict[str, str] = {}
+
+    def guess(self, method: str, path: str) -> str:
+        """The name when a request begins."""
+        first = label(method, path[:_MAX_PATH])
+        return self._by_label.get(first, first)
+
+    def learn(self, place: str, method: str, scope: Scope, status: int) -> str:
+        """The name when it has ended."""
+        first = label(method, scope["path"][:_MAX_PATH])
+        if name := routed(method, scope):
+            if len(self.by_place) >= _MAX_LEARNED:
+                self.by_place.clear()  # paths that differ each time
+            if len(place) <= _MAX_PATH:
+                self.by_place[place] = name
+            if len(self._by_label) < _MAX_LEARNED:
+                self._by_label.setdefault(first, name)
+        elif status == 404:
+            return f"{method} (not found)"
+        return name or first
+
+
 class _Watched(dict[str, Any]):
     """A scope that can be referenced weakly."""
 
@@ -233,14 +263,14 @@ def fold(path: str) -> str:
     return "/" + "/".join(kept) + ("/…" if len(segments) > _MAX_SEGMENTS else "")
 
 
-def routed(method: str, scope: Scope, status: int) -> str:
+def routed(method: str, scope: Scope) -> str:
     """The name by the route that the framework left in the scope; "" when there is none."""
     path = getattr(scope.get("route"), "path", None)
-    if isinstance(path, str):
-        root, base = scope.get("root_path", ""), scope.get("app_root_path", "")
-        mount = root[len(base) :] if base or "app_root_path" in scope else ""
-        return f"{method} {fold(mount) if mount else ''}{path}"
-    return f"{method} (not found)" if status == 404 else ""
+    if not isinstance(path, str):
+        return ""
+    root, base = scope.get("root_path", ""), scope.get("app_root_path", "")
+    mount = root[len(base) :] if base or "app_root_path" in scope else ""
+    return f"{method} {fold(mount) if mount else ''}{path}"
 
 
 async def _refuse(send: Send, why: str, method: str) -> None:

@@ -35,6 +35,17 @@ _SAME_S = 0.001  # a reading at the end of a task stands for the beginning of th
 _PEAK_BYTES = 16 << 20  # a peak that stands so far above the level hides those of later tasks: begin a new one
 
 
+_forks = 0  # how many lie between this process and the one that loaded this: cheaper to compare than pids
+
+
+def _count_fork() -> None:
+    global _forks
+    _forks += 1
+
+
+os.register_at_fork(after_in_child=_count_fork)
+
+
 class Quarantined(FlatwaterError):
     """The task is quarantined: the processes that ran it were killed again and again."""
 
@@ -99,8 +110,8 @@ class Worker:
         self._soft = float("inf") if limits.soft is None else limits.soft
         self._on_recycle, self._on_killed, self._on_tick = on_recycle, on_killed, on_tick
         self._collect, self._max_names, self._max_running = collect, max_names, max_running
-        self._made_in = os.getpid()
-        self._pid = 0
+        self._made_in = _forks
+        self._began_in: int | None = None
         self._starting = threading.Lock()
         self._gauge: Gauge | None = None
         self._channel: Channel | None = None
@@ -112,7 +123,7 @@ class Worker:
     def start(self) -> None:
         """Begin watching in this process, if that is not done: called by ``begin``, and by hosts that may be idle."""
         with self._starting:
-            if os.getpid() != self._pid:
+            if self._began_in != _forks:
                 self._begin_anew()
                 atexit.register(self.close)  # the last report; children of a pool are closed by their integration
 
@@ -122,7 +133,7 @@ class Worker:
 
     def admit(self, name: str) -> None:
         """Raises Quarantined for a task that must not run."""
-        if os.getpid() != self._pid:
+        if self._began_in != _forks:
             self.start()
         if name in self._quarantine:
             self._refused += 1
@@ -137,7 +148,7 @@ class Worker:
     @property
     def forked(self) -> bool:
         """Whether this process is a child of the one in which the guard was installed."""
-        return os.getpid() != self._made_in
+        return self._made_in != _forks
 
     def rows(self) -> tuple[Row, ...]:
         """The table of tasks."""
@@ -159,7 +170,7 @@ class Worker:
 
     def close(self) -> None:
         """Report a last time and end the watching thread. Closing twice is allowed."""
-        if self._pid != os.getpid():
+        if self._began_in != _forks:
             return
         atexit.unregister(self.close)
         self._stop.set()
@@ -167,11 +178,11 @@ class Worker:
             self._thread.join()
         self._report()
         self._let_go()
-        self._pid = 0
+        self._began_in = None
 
     def _open(self, name: str, id: str) -> Call:
         """The measures at the begin of a task. With ``_shut`` the way of every task: each line costs all of them."""
-        if os.getpid() != self._pid:
+        if self._began_in != _forks:
             self.start()
         if name in self._quarantine:
             self.admit(name)
@@ -255,7 +266,7 @@ class Worker:
         self._news()
         self._thread = threading.Thread(target=self._watch, name="flatwater-guard", daemon=True)
         self._thread.start()
-        self._pid = os.getpid()  # last: other threads go on as soon as they see it
+        self._began_in = _forks  # last: other threads go on as soon as they see it
 
     def _let_go(self) -> None:
         for part in (self._flight, self._channel, self._gauge):

@@ -196,7 +196,7 @@ async def gate(
     """A gateway behind its own front, without the process around it; without ``express`` each request takes a task."""
     async with Gateway(config, ledger=ledger, clock=clock) as gateway:
         if not express:
-            gateway.app.express = lambda outlet, known: False  # type: ignore[method-assign]
+            gateway.app.express = lambda *given: False  # type: ignore[method-assign]
         hall = Hall(gateway.app, config.listen, config.front, gateway.tasks, ledger=ledger)
         state = SimpleNamespace(connections=set(), total_requests=0)
         loop = asyncio.get_running_loop()

@@ -111,12 +111,15 @@ class HttpClient:
         await self.stop()
 
     def begin_now(self, head: RequestHead) -> Exchange | None:
+        return self.send_now(head.method, write_request(head, 0))
+
+    def send_now(self, method: bytes, data: bytes) -> Exchange | None:
+        """``begin_now`` of a head that is written already."""
         pool = self.pool
-        data = write_request(head, 0)
         connection = pool.take()
         if connection is None:
             return None
-        exchange = Exchange(connection, head.method, 0, self.timeouts)
+        exchange = Exchange(connection, method, 0, self.timeouts)
         pool.begun(exchange)
         connection.begin(exchange, data)
         return exchange

@@ -11,6 +11,7 @@ from flatwater.gateway.message import STATUS_LINES, write_chunk, write_end
 
 if TYPE_CHECKING:
     from flatwater.gateway.front import FrontConnection
+    from flatwater.gateway.head import Head
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +46,7 @@ class Cycle:
         "_waiter",
         "complete",
         "disconnected",
+        "head",
         "keep_alive",
         "lane",
         "method",
@@ -62,6 +64,7 @@ class Cycle:
         self.keep_alive = keep_alive
         self._expects = expects
         self.scope: Event = {}
+        self.head: Head | None = None  # what the scope follows from, when a task needs it
         self.lane: Lane | None = None
         self.started = self.complete = self.disconnected = False
         self._body: list[bytes] = []
@@ -128,10 +131,12 @@ class Cycle:
             lines = b"".join([b"%b: %b\r\n" % item for item in headers])
             front.transport.write(b"HTTP/1.1 %d %b\r\n%b\r\n" % (status, _INTERIM.get(status, b""), lines))
 
-    def whole(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes, stored: bytes = b"") -> bool:
+    def whole(
+        self, status: int, headers: list[tuple[bytes, bytes]], body: bytes, stored: bytes = b"", added: bytes = b""
+    ) -> bool:
         """Start and body in one step, without waiting; False when the client must be waited for.
 
-        ``stored`` are header lines as they are sent, with the length of the body.
+        ``stored`` are header lines as they are sent, with the length of the body; ``added`` are more lines.
         """
         front = self._front
         if front.writing_paused:
@@ -139,12 +144,18 @@ class Cycle:
         if not self.disconnected and not front.closed:
             if stored:
                 self._left = len(body)
-            self.begin(status, headers, stored=stored)
+            self.begin(status, headers, stored=stored, added=added)
             self.write(body, more=False)
         return True
 
     def begin(
-        self, status: int, headers: list[tuple[bytes, bytes]], *, trailers: bool = False, stored: bytes = b""
+        self,
+        status: int,
+        headers: list[tuple[bytes, bytes]],
+        *,
+        trailers: bool = False,
+        stored: bytes = b"",
+        added: bytes = b"",
     ) -> None:
         """Make the head; it is written with the first part of the body."""
         self.started = True
@@ -157,7 +168,8 @@ class Cycle:
                 self._left = int(value)
             elif name == b"connection" and value == b"close":
                 said_close = True
-            lines.append(b"%b: %b\r\n" % (name, value))
+            lines += (name, b": ", value, b"\r\n")
+        lines.append(added)
         if said_close:
             self.keep_alive = False
         elif not self.keep_alive:
@@ -206,6 +218,8 @@ class Cycle:
 
     def start(self, app: Job) -> bool:
         """Go on in a task; False when there can be none: then the client has been told."""
+        if self.head is not None:
+            self.scope = self._front.scope(self, self.head)
         return self._front.run(self, app)
 
     @property

@@ -14,8 +14,9 @@ from typing import Any, Protocol
 
 from flatwater.gateway.error import GatewayError, OverloadError
 from flatwater.gateway.forward import interim_to, may_have_trailers
-from flatwater.gateway.message import Headers
-from flatwater.gateway.request import response_headers
+from flatwater.gateway.head import Head
+from flatwater.gateway.message import Header, Headers
+from flatwater.gateway.request import Request, fresh_id, response_headers
 from flatwater.gateway.transit import LEFT, Receive, Scope, Send, Transit, problem
 
 log = logging.getLogger(__name__)
@@ -30,12 +31,11 @@ class Outlet(Protocol):
     """
 
     lane: Any
-    scope: Scope
 
     @property
     def paused(self) -> bool: ...
-    def whole(self, status: int, headers: Headers, body: bytes) -> bool: ...
-    def begin(self, status: int, headers: Headers, *, trailers: bool = False) -> None: ...
+    def whole(self, status: int, headers: Headers, body: bytes, *, added: bytes = b"") -> bool: ...
+    def begin(self, status: int, headers: Headers, *, trailers: bool = False, added: bytes = b"") -> None: ...
     def write(self, data: bytes, *, more: bool) -> None: ...
     def write_trailers(self, trailers: Headers) -> None: ...
     def inform(self, status: int, headers: Headers) -> None: ...
@@ -55,13 +55,17 @@ class Keeper(Protocol):
 
 
 class Express(Transit):
-    """A request in the express lane, from its admission on."""
+    """A request in the express lane. ``via`` is the field that is added to its answer, with its id."""
 
-    __slots__ = ("_keeper", "_outlet", "_trailers", "extra")
+    __slots__ = ("_client", "_head", "_keeper", "_outlet", "_trailers", "_via", "id")
 
-    def __init__(self, keeper: Keeper, outlet: Outlet, extra: Headers) -> None:
-        super().__init__(outlet.scope, _nothing, _nowhere)
-        self.extra = extra
+    def __init__(self, keeper: Keeper, outlet: Outlet, head: Head, client: str, via: Header) -> None:
+        super().__init__(_NO_SCOPE, _nothing, _nowhere)
+        self.request = head.request  # all of it but for client, id and target: see ``forwarded``
+        self.id = head.request.id or fresh_id()
+        self._head = head
+        self._client = client
+        self._via = via
         self._keeper = keeper
         self._outlet = outlet
         self._trailers = False
@@ -76,6 +80,18 @@ class Express(Transit):
             log.exception("a request failed: %s", self.request and self.request.path)
             self._outlet.abort()
             self._end()
+
+    def forwarded(self) -> Request:
+        self.request = request = self._head.forwarded(self._client, self.id)
+        return request
+
+    def label(self) -> tuple[str, str, str, str]:
+        return self._head.method, self._head.target, self._client, self.id.decode()
+
+    @property
+    def extra(self) -> Headers:
+        """The fields that are added to the answer."""
+        return [self._via, (b"x-request-id", self.id)]
 
     def resume(self) -> None:
         """The client takes more."""
@@ -93,6 +109,7 @@ class Express(Transit):
 
     def refuse(self, error: GatewayError) -> None:
         """Answer without asking anybody."""
+        self.forwarded()
         headers, body = problem(self, error)
         self.started = True
         self.status = error.status
@@ -104,7 +121,8 @@ class Express(Transit):
         outlet = self._outlet
         if self.exchange is not None:
             self.exchange.follow = None
-        self.attempts = 0  # it is told when it fails
+        self.attempts = 0  # it is counted when it fails
+        self.forwarded()
         if not outlet.start(self._run):
             self.status = OverloadError.status
             self.reason = OverloadError.code
@@ -114,6 +132,7 @@ class Express(Transit):
         if self.left:
             return
         self._outlet.lane = None
+        self.scope = scope
         self.receive = receive
         self.send = send
         await self._keeper.go_on(self)
@@ -140,12 +159,13 @@ class Express(Transit):
         upstream.answered(backend, status)
         self.started = True
         self.status = status
-        headers = response_headers(response.headers, self.extra, bodyless=status in (204, 304))
-        if exchange.complete and not exchange.trailers and outlet.whole(status, headers, exchange.take()):
+        headers = response_headers(response.headers, (), bodyless=status in (204, 304))
+        added = b"%b: %b\r\nx-request-id: %b\r\n" % (*self._via, self.id)
+        if exchange.complete and not exchange.trailers and outlet.whole(status, headers, exchange.take(), added=added):
             self._end()
             return False
         self._trailers = may_have_trailers(self.request, response)
-        outlet.begin(status, headers, trailers=self._trailers)
+        outlet.begin(status, headers, trailers=self._trailers, added=added)
         return True
 
     def _relay(self) -> None:
@@ -169,6 +189,9 @@ class Express(Transit):
     def _end(self) -> None:
         self._outlet.lane = None
         self._keeper.over(self)
+
+
+_NO_SCOPE: Scope = {}
 
 
 async def _nothing() -> dict[str, Any]:

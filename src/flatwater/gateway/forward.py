@@ -10,8 +10,9 @@ from flatwater.bounded import TaskGroup
 from flatwater.errors import LimitError
 from flatwater.gateway.client import Answer
 from flatwater.gateway.error import BodySizeError, FramingError, GatewayError, PendingFullError, RefusedError
-from flatwater.gateway.exchange import Tell
-from flatwater.gateway.message import Headers, RequestHead, ResponseHead
+from flatwater.gateway.exchange import Exchange, Tell
+from flatwater.gateway.head import Head
+from flatwater.gateway.message import Headers, RequestHead, ResponseHead, write_request
 from flatwater.gateway.request import Inspector, Request, response_headers
 from flatwater.gateway.retry import immediate, pause_s, repeatable
 from flatwater.gateway.transit import Transit
@@ -57,20 +58,26 @@ class Forwarder:
             transit.watchable = True
         return await self._attempts(transit, upstream, self._head(request, upstream, headers), body, last)
 
-    def ask_now(self, transit: Transit, upstream: Upstream, headers: Headers) -> Answer | None:
+    def ask_now(self, transit: Transit, upstream: Upstream, head: Head, client: str, id: bytes) -> Exchange | None:
         """Over an idle connection of the endpoint whose turn it is; None when it has none. Raises GatewayError when no
         endpoint can be asked."""
-        request = transit.request
-        assert request is not None
-        head = self._head(request, upstream, headers)
         transit.attempts = 1
         backend = transit.attach(upstream.choose())
-        self._address(head, request, upstream, backend)
-        try:
-            transit.exchange = backend.client.begin_now(head)
-        except GatewayError:
-            return None  # so does the ordinary way, and decides what follows from it
-        return transit.exchange
+        request = head.request
+        host = upstream.host or request.host
+        if upstream.service.host_header == "endpoint" or not request.host:
+            host = backend.authority
+        sent = head.sent
+        if sent is not None and sent[0] == client and sent[1] == host:
+            data = sent[2] + id + b"\r\n\r\n"
+        else:
+            try:
+                data = self._written(head, upstream, client, host, id)
+            except GatewayError:
+                transit.detach()
+                return None  # the ordinary path meets it too, and decides what follows
+        transit.exchange = exchange = backend.client.send_now(request.method, data)
+        return exchange
 
     async def relay(
         self,
@@ -185,6 +192,17 @@ class Forwarder:
         response = await exchange.head(_teller(transit))
         upstream.answered(backend, response.status)
         return response
+
+    def _written(self, head: Head, upstream: Upstream, client: str, host: bytes, id: bytes) -> bytes:
+        """The bytes of a request without a body. All but the id is kept, for it comes last and changes most."""
+        request = head.forwarded(client, id)
+        written = self._head(request, upstream, request.headers)
+        written.headers[0] = (b"host", host)
+        data = write_request(written, 0)
+        end = id + b"\r\n\r\n"
+        if data.endswith(end):
+            head.sent = client, host, data.removesuffix(end)
+        return data
 
     def _head(self, request: Request, upstream: Upstream, headers: Headers) -> RequestHead:
         host = upstream.host or request.host

@@ -29,6 +29,7 @@ from flatwater.gateway.intake import Intake
 from flatwater.gateway.message import Headers
 from flatwater.gateway.proxy import Known, Write
 from flatwater.gateway.sweeper import Sweeper
+from flatwater.gateway.transit import Scope
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +48,7 @@ class App(Protocol):
         self, method: str, version: str, path: bytes, query: bytes, fields: Headers, scheme: str, keep_alive: bool
     ) -> Head | None: ...
     def quick(self, head: Head, client: str, write: Write) -> Known | None: ...
-    def express(self, outlet: Cycle, known: Known) -> bool: ...
+    def express(self, outlet: Cycle, head: Head, client: str) -> bool: ...
 
 
 class FrontStatistics(Usage, frozen=True, kw_only=True):
@@ -358,6 +359,8 @@ class FrontConnection(Intake):
         """Answer a request without a body from the cache, or with a task."""
         known: Known | None = None
         hall = self._hall
+        if head.express and not self.writing_paused and self._express(head):
+            return
         if not self.writing_paused and (known := hall.app.quick(head, self._client, self.transport.write)) is None:
             hall.requests += 1
             self._state.total_requests += 1
@@ -372,33 +375,31 @@ class FrontConnection(Intake):
         cycle = self._cycle(head.method, request.version, request.path, request.query, head.fields)
         cycle.end()
         if known is not None:
-            self.cycle = cycle
-            if hall.app.express(cycle, known):
-                hall.requests += 1
-                return
             cycle.scope["flatwater.known"] = known
         self._start(cycle)
 
+    def _express(self, head: Head) -> bool:
+        """Let the app forward a request without a task; False when it needs one."""
+        hall = self._hall
+        self.cycle = cycle = Cycle(self, head.method, head.request.version, keep_alive=head.keep_alive)
+        cycle.head = head
+        cycle.end()
+        self._resting = False
+        if hall.app.express(cycle, head, self._client):
+            hall.requests += 1
+            return True
+        self.cycle = None
+        return False
+
+    def scope(self, cycle: Cycle, head: Head) -> Scope:
+        """A request without a body as an ASGI app gets it."""
+        request = head.request
+        return _scope(self, cycle, request.path, request.query, head.fields)
+
     def _cycle(self, method: str, version: str, path: bytes, query: bytes, headers: Headers) -> Cycle:
         """A request as an ASGI app gets it."""
-        text = path.decode("latin-1")
         cycle = Cycle(self, method, version, keep_alive=self._keep_alive, expects=self._expects)
-        cycle.scope = {
-            "type": "http",
-            "asgi": _ASGI,
-            "http_version": version,
-            "server": self._server,
-            "client": self._address,
-            "scheme": self._scheme,
-            "method": method,
-            "root_path": "",
-            "path": unquote(text) if "%" in text else text,
-            "raw_path": path,
-            "query_string": query,
-            "headers": headers,
-            "extensions": self._extensions,
-            "flatwater.whole": cycle.whole,
-        }
+        cycle.scope = _scope(self, cycle, path, query, headers)
         return cycle
 
     def _start(self, cycle: Cycle) -> None:
@@ -456,6 +457,26 @@ class FrontConnection(Intake):
 
 
 _ASGI = {"version": "3.0", "spec_version": "2.4"}
+
+
+def _scope(front: FrontConnection, cycle: Cycle, path: bytes, query: bytes, headers: Headers) -> Scope:
+    text = path.decode("latin-1")
+    return {
+        "type": "http",
+        "asgi": _ASGI,
+        "http_version": cycle.version,
+        "server": front._server,
+        "client": front._address,
+        "scheme": front._scheme,
+        "method": cycle.method,
+        "root_path": "",
+        "path": unquote(text) if "%" in text else text,
+        "raw_path": path,
+        "query_string": query,
+        "headers": headers,
+        "extensions": front._extensions,
+        "flatwater.whole": cycle.whole,
+    }
 
 
 def _refusal(error: RefusedError | OverloadError) -> bytes:

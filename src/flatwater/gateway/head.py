@@ -10,9 +10,9 @@ from flatwater.gateway.message import Headers
 from flatwater.gateway.request import Request
 from flatwater.gateway.upstream import Upstream
 
-OVERHEAD_BYTES = 1500
+OVERHEAD_BYTES = 2000
 FIELD_BYTES = 180
-"""What a head costs in memory beyond twice its bytes, and what each of its fields does (tests/gateway/test_head.py)."""
+"""What a head costs in memory beyond three times its bytes, and what each of its fields does (tests/gateway/test_head.py)."""
 
 
 class Head:
@@ -21,10 +21,13 @@ class Head:
 
     ``request`` has no client yet, and no id unless the head gave one: see :meth:`Request.arrived`. ``path`` is what
     the upstream gets, ``fields`` are all of them. ``key`` is the cache's, empty when the cache has no say; ``plain``
-    requests are GETs that demand nothing of it. ``method`` and ``target`` are for the history.
+    requests are GETs that demand nothing of it. ``express`` requests may be forwarded without a task; ``sent`` is how
+    one was: for which client and host, and its bytes up to the id. ``method`` and ``target`` are for the history.
     """
 
-    __slots__ = ("fields", "keep_alive", "key", "method", "path", "plain", "request", "target", "upstream")
+    __slots__ = (
+        *("express", "fields", "keep_alive", "key", "method", "path", "plain", "request", "sent", "target", "upstream"),
+    )
 
     def __init__(
         self,
@@ -44,7 +47,16 @@ class Head:
         self.keep_alive = keep_alive
         self.method = method
         self.target = request.path.decode("latin-1")
+        self.express = upstream.express and not (request.length != 0 or request.upgrade or request.expects)
+        self.sent: tuple[str, bytes, bytes] | None = None
         self.plain = method == "GET" and not request.demands
+
+    def forwarded(self, client: str, id: bytes) -> Request:
+        """The request as it goes to the service, from ``client``."""
+        request = self.request.arrived(client)
+        request.id = id
+        request.target = self.path + b"?" + request.query if request.query else self.path
+        return request
 
 
 class HeadsStatistics(Usage, frozen=True, kw_only=True):
@@ -140,4 +152,4 @@ class Heads:
 
 
 def _size(raw: bytes, head: Head) -> int:
-    return OVERHEAD_BYTES + 2 * len(raw) + FIELD_BYTES * len(head.fields)
+    return OVERHEAD_BYTES + 3 * len(raw) + FIELD_BYTES * len(head.fields)

@@ -194,21 +194,19 @@ class Proxy:
             request.id = id
             self._run_hooks(request, record)
 
-    def express(self, outlet: Outlet, known: Known) -> bool:
+    def express(self, outlet: Outlet, head: Head, client: str) -> bool:
         """Forward a request without a body at once, without a task (flatwater.gateway.express); False when the app must
-        be called, as after ``quick``."""
-        request, upstream, path, found = known
-        if found is not None or not upstream.express or not request.plain or self._stressed():
+        be called. For those whose head says that it may be tried."""
+        if self._stressed():
             return False
-        request.target = path + b"?" + request.query if request.query else path
-        transit = Express(self, outlet, [self._via, (b"x-request-id", request.id)])
-        transit.request = request
+        transit = Express(self, outlet, head, client, self._via)
+        upstream = head.upstream
         self.requests += 1
         self._transits[transit] = None
         try:
-            upstream.admit(request)
+            upstream.admit(client, 0)
             transit.upstream = upstream
-            exchange = self.forwarder.ask_now(transit, upstream, request.headers)
+            exchange = self.forwarder.ask_now(transit, upstream, head, client, transit.id)
         except GatewayError as error:
             transit.refuse(error)
             self._count(transit, error)
@@ -264,7 +262,7 @@ class Proxy:
         transit.request = request
         transit.unread = request.length != 0
         request.target = path + b"?" + request.query if request.query else path
-        upstream.admit(request)
+        upstream.admit(request.client, request.length)
         transit.upstream = upstream
         extra: Headers = [self._via, (b"x-request-id", request.id)]
         if self.draining or (pressure is not None and pressure.draining):
@@ -324,39 +322,26 @@ class Proxy:
             transit.status = LEFT if transit.left else 500
         if upstream is not None:
             upstream.observe(transit, duration_s)
-        request = transit.request
-        if request is None:
+        label = transit.label()
+        if label is None:
             return
-        name = "" if upstream is None else upstream.name
-        self._note(request, name, transit.status, transit.reason, duration_s, endpoint, transit.cache, transit.attempts)
-
-    def _note(
-        self,
-        request: Request,
-        service: str,
-        status: int,
-        reason: str,
-        duration_s: float,
-        endpoint: str,
-        cache: str,
-        attempts: int,
-    ) -> None:
+        method, target, client, id = label
         record = Record(
             time.time() - duration_s,
-            service,
-            request.method.decode(),
-            request.path.decode("latin-1"),
-            status,
-            reason,
+            "" if upstream is None else upstream.name,
+            method,
+            target,
+            transit.status,
+            transit.reason,
             duration_s,
-            request.client,
-            request.id.decode(),
+            client,
+            id,
             endpoint,
-            cache,
-            attempts,
+            transit.cache,
+            transit.attempts,
         )
         self._history.add(record)
-        if self.hooks:
+        if self.hooks and (request := transit.forwarded()) is not None:
             self._run_hooks(request, record)
 
     def _run_hooks(self, request: Request, record: Record) -> None:

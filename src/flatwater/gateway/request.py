@@ -103,11 +103,6 @@ class Request:
     special: dict[bytes, bytes]
     demands: bool
 
-    @property
-    def plain(self) -> bool:
-        """Whether there is nothing after the head, neither a body nor another protocol."""
-        return self.length == 0 and not self.upgrade and not self.expects
-
     def arrived(self, client: str) -> Request:
         """The same request from ``client``, with an id of its own unless the head gave one."""
         request = Request()
@@ -273,7 +268,7 @@ class Inspector:
             request.headers = [item for item in request.headers if item[0] not in named]
 
     def forwarded(self, request: Request) -> tuple[bytes, int]:
-        """What a proxy adds, as lines and their count: Via, Forwarded (RFC 7239), X-Forwarded-*, X-Request-Id.
+        """What a proxy adds, as lines and their count: Via, Forwarded (RFC 7239), X-Forwarded-*, X-Request-Id (last).
 
         Raises LoopError when the request has come through here too often."""
         special = request.special
@@ -299,10 +294,10 @@ class Inspector:
             b"x-forwarded-for: " + name,
             b"x-forwarded-proto: " + proto,
             b"x-forwarded-host: " + host,
-            b"x-request-id: " + request.id,
         ]
         if request.takes_trailers:
             fields += (b"te: trailers", b"connection: te")
+        fields.append(b"x-request-id: " + request.id)
         return b"\r\n".join(fields) + b"\r\n", len(fields)
 
 
@@ -371,7 +366,8 @@ def response_headers(headers: Headers, extra: Sequence[Header], *, bodyless: boo
         if name not in _RESPONSE_SPECIAL:
             kept.append(item)
         elif name == b"connection":
-            named += tokens(item[1])
+            if item[1].lower() not in _PERSISTENCE:
+                named += tokens(item[1])
         elif name == b"content-length" and not bodyless:
             kept.append(item)
     if named:
@@ -379,6 +375,8 @@ def response_headers(headers: Headers, extra: Sequence[Header], *, bodyless: boo
     kept += extra
     return kept
 
+
+_PERSISTENCE = frozenset({b"keep-alive", b"close"})  # options of Connection that name no field
 
 _RESPONSE_SPECIAL = frozenset(
     {

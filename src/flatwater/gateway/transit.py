@@ -29,7 +29,7 @@ LEFT = 499
 """The status that is noted for clients that left before their answer (nginx's number; nobody gets it)."""
 
 
-class Record(msgspec.Struct, frozen=True):
+class Record(msgspec.Struct, frozen=True, gc=False):
     """A request that is over. ``at`` is the time of its arrival (Unix), ``reason`` why the gateway itself answered,
     ``cache`` what the cache said (``hit``, ``stale``, ``revalidated``, ``refused``, ``miss``, or nothing)."""
 
@@ -109,6 +109,17 @@ class Transit:
             self.left = True
             self.task.cancel()
 
+    def forwarded(self) -> Request | None:
+        """The request, if it was well formed."""
+        return self.request
+
+    def label(self) -> tuple[str, str, str, str] | None:
+        """Its method, path, client and id, for the history."""
+        request = self.request
+        if request is None:
+            return None
+        return request.method.decode(), request.path.decode("latin-1"), request.client, request.id.decode()
+
     def attach(self, backend: Backend) -> Backend:
         """The endpoint that is asked from now on, until ``detach``."""
         backend.active += 1
@@ -177,7 +188,8 @@ def problem(transit: Transit, error: GatewayError) -> tuple[Headers, bytes]:
         "detail": error.message,
         "request_id": request.id.decode() if request is not None and hasattr(request, "id") else "",
     }
-    body = b"" if transit.scope["method"] == "HEAD" else msgspec.json.encode(told)
+    is_head = transit.scope["method"] == "HEAD" if request is None else request.method == b"HEAD"
+    body = b"" if is_head else msgspec.json.encode(told)
     headers: Headers = [
         (b"content-type", b"application/problem+json"),
         (b"content-length", b"%d" % len(body)),

@@ -18,7 +18,6 @@ from flatwater.gateway.error import BodySizeError, EndpointError, GatewayError, 
 from flatwater.gateway.health import Health, may_eject
 from flatwater.gateway.pool import PoolStatistics, origin
 from flatwater.gateway.rate import Rate
-from flatwater.gateway.request import Request
 from flatwater.gateway.retry import RetryBudget
 from flatwater.gateway.sweeper import Sweeper
 
@@ -146,11 +145,12 @@ class Upstream:
             self._checker = Checker(self.name, self.service.check, self.backends, self._tasks, self._checked)
             self._checker.start()
 
-    def admit(self, request: Request) -> None:
-        """Let a request in or raise RateError, BodySizeError, BreakerError; ``observe`` must follow when it is in."""
-        if self._rate is not None and (wait_s := self._rate.take(request.client)):
+    def admit(self, client: str, length: int | None) -> None:
+        """Let in a request of ``client``, with a body of ``length`` bytes if that is known; ``observe`` must follow.
+        Raises RateError, BodySizeError, BreakerError."""
+        if self._rate is not None and (wait_s := self._rate.take(client)):
             raise RateError(f"try again in {wait_s:.3g} s", hint=str(max(1, round(wait_s))))
-        if request.length is not None and request.length > self.service.max_body_bytes:
+        if length is not None and length > self.service.max_body_bytes:
             raise BodySizeError(f"more than {self.service.max_body_bytes} bytes")
         self.breaker.enter()
         self._requests += 1

@@ -89,9 +89,9 @@ class Reception:
         assert self._proxy is not None  # whose head it is
         return self._proxy.quick(head, client, write)
 
-    def express(self, outlet: Cycle, known: Known) -> bool:
+    def express(self, outlet: Cycle, head: Head, client: str) -> bool:
         assert self._proxy is not None
-        return self._proxy.express(outlet, known)
+        return self._proxy.express(outlet, head, client)
 
     async def _own(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:  # with a method that passes: which ones there are is the app's to say

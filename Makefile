@@ -23,7 +23,7 @@ run: install ## start the server with the demo plant on http://127.0.0.1:8350 (A
 demo: run ## the same as run
 
 test: install browser ## run the tests (ARGS="tests/bounded -k cache" chooses some)
-	$(BIN)/pytest -n $(JOBS) --dist loadfile $(ARGS)
+	$(BIN)/pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-pythons: ## build the heap walker with Python 3.11, 3.12 and 3.13 and test it there
 	@.ci/pythons $(ARGS)

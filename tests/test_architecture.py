@@ -61,6 +61,13 @@ def trees() -> dict[str, ast.Module]:
     return {module_name(path): ast.parse(path.read_bytes(), str(path)) for path in sorted(PACKAGE.rglob("*.py"))}
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _parsed_once() -> Iterator[None]:
+    """A million nodes would be looked at by every later collection."""
+    yield
+    trees.cache_clear()
+
+
 def layer(module: str) -> str:
     parts = module.split(".")
     return parts[1] if len(parts) > 1 else ""

@@ -140,7 +140,7 @@ async def test_endless_addresses_are_refused() -> None:
 @pytest.mark.parametrize("token", ["", "secret"])
 async def test_the_instruments_need_a_token_always(token: str) -> None:
     client = guarded(token=token)
-    for path in ("/api/memory", "/api/memory/heap"):
+    for path in ("/api/memory", "/api/memory/heap", "/api/guard", "/api/guard/1/release"):
         assert (await client.get(path)).status == 401
         assert (await client.get(path, headers={"authorization": "Bearer wrong"})).status == 401
         assert (await client.get(path, headers={"authorization": f"Bearer {token}"})).status == 401

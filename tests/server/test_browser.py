@@ -412,6 +412,7 @@ def views(server: Server) -> dict[str, str]:
         "ledger": "ledger",
         "memory": "memory",
         "gateway": "gateway",
+        "guard": "guard",
     }
 
 

@@ -110,6 +110,8 @@ export const api = {
   ready: (signal?: AbortSignal) => call<T.Readiness>("GET", "readyz", { ...with_(signal), also: 503 }),
   ledger: (signal?: AbortSignal) => call<{ items: T.LedgerItem[] }>("GET", "api/ledger", with_(signal)),
 
+  guards: (signal?: AbortSignal) => call<T.Guards>("GET", "api/guard", with_(signal)),
+  release: (pid: number, task: string) => call<{ task: string }>("POST", `api/guard/${pid}/release`, { body: { task } }),
   gateway: (signal?: AbortSignal) => call<T.GatewayView>("GET", "api/gateway", { query: { limit: 50 }, ...with_(signal) }),
   memory: (signal?: AbortSignal) => call<T.MemoryFigures>("GET", "api/memory", with_(signal)),
   heap: (floor: number, search: string, signal?: AbortSignal) =>

@@ -9,6 +9,7 @@ import { stream } from "./stream";
 import { now } from "./clock";
 import { DefinitionsView } from "./view/definitions";
 import { GatewayView } from "./view/gateway";
+import { GuardView } from "./view/guard";
 import { LedgerView } from "./view/ledger";
 import { MemoryView } from "./view/memory";
 import { OverviewView } from "./view/overview";
@@ -25,6 +26,7 @@ const PLACES: { path: string; text: string; icon: IconName }[] = [
   { path: "triggers", text: "Triggers", icon: "triggers" },
   { path: "ledger", text: "Ledger", icon: "ledger" },
   { path: "memory", text: "Memory", icon: "memory" },
+  { path: "guard", text: "Guard", icon: "guard" },
   { path: "gateway", text: "Gateway", icon: "gateway" },
 ];
 
@@ -114,6 +116,7 @@ function View() {
   if (place === "triggers") return <TriggersView />;
   if (place === "ledger") return <LedgerView />;
   if (place === "memory") return <MemoryView />;
+  if (place === "guard") return <GuardView />;
   if (place === "gateway") return <GatewayView />;
   return (
     <div class="view">

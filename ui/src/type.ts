@@ -386,3 +386,43 @@ export interface GatewayView {
   history: GatewayRecord[];
   background: { name: string; age_s: number }[];
 }
+
+export interface GuardWorker {
+  worker: { place: number; pid: number; since: number; level: number; highest: number; base: number; leaving: string };
+  running: { name: string; id: string; pid: number; since: number }[];
+}
+
+/** A task over all processes of a guard's record; growth is null where it could not be told. */
+export interface GuardedTask {
+  name: string;
+  count: number;
+  failed: number;
+  mean_s: number;
+  max_s: number;
+  peak: number;
+  per_call: number | null;
+  low: number | null;
+  high: number | null;
+  share: number | null;
+}
+
+export interface GuardEnd {
+  at: number;
+  pid: number;
+  reason: string;
+  detail: string;
+  life_s: number | null;
+  freed: number;
+  away_s: number | null;
+}
+
+export interface Guarded {
+  guard: { pid: number; start: string; command: string[]; record: string; since: number; soft: number | null; hard: number | null };
+  workers: GuardWorker[];
+  report: { tasks: GuardedTask[]; ended: GuardEnd[]; recycled: number; given_back: number; away_s: number; quarantined: string[] } | null;
+  trouble: string;
+}
+
+export interface Guards {
+  items: Guarded[];
+}

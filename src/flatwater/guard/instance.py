@@ -16,6 +16,7 @@ import msgspec
 
 from flatwater.guard.oom import OomKills
 from flatwater.guard.policy import Decision, Limits, Policy
+from flatwater.guard.presence import Place
 from flatwater.memory import procfs
 from flatwater.memory.slope import Slope, slope
 
@@ -44,7 +45,7 @@ class Instance:
         words = list(command)  # the operator's own words, run as they are
         self.process = subprocess.Popen(words, env=dict(environment), start_new_session=True)  # noqa: S603
         self.pid = self.process.pid
-        self.born = time.monotonic()
+        self.born, self.since = time.monotonic(), time.time()
         self.level = self.highest = self.last = 0
         self.policy: Policy | None = None
         self.wanted = ""  # why it should be recycled, until it has been asked
@@ -71,6 +72,13 @@ class Instance:
             self.policy.settle(self.level)
         self.policy.base = self.policy.base or self.level
         return self.policy.judge(self.level, now, self.trend())
+
+    def place(self, number: int) -> Place:
+        """What others may see of it."""
+        return Place(
+            place=number, pid=self.pid, since=self.since, level=self.last, highest=self.highest,
+            base=self.policy.base if self.policy else 0, leaving=self.leaving,
+        )  # fmt: skip
 
     def trend(self) -> Slope | None:
         """The slope of the level over the last samples; None before there are twenty."""

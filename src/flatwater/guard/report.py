@@ -12,6 +12,8 @@ import msgspec
 from flatwater.guard.record import Event, Record
 from flatwater.quantity import size
 
+_MAX_ENDS = 20
+
 
 class TaskSummary(msgspec.Struct, frozen=True, kw_only=True):
     """A task over all processes of the record. Bytes and seconds; growth is None where it could not be told."""
@@ -29,6 +31,22 @@ class TaskSummary(msgspec.Struct, frozen=True, kw_only=True):
     share: float | None
 
 
+class End(msgspec.Struct, frozen=True, kw_only=True):
+    """A worker, or a process of its pool, that did not end by order of an operator.
+
+    ``freed`` is what it held beyond its beginning (bytes); ``away_s`` how long its place stood empty, None where nobody
+    has come yet or where a pool fills its places itself.
+    """
+
+    at: float
+    pid: int
+    reason: str
+    detail: str
+    life_s: float | None
+    freed: int
+    away_s: float | None
+
+
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
     """The record in figures; ``given_back`` is what recycling freed (bytes), ``away_s`` how long places stood empty."""
 
@@ -38,6 +56,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     recycled: int
     given_back: int
     away_s: float
+    ended: tuple[End, ...]
     killed: tuple[dict[str, Any], ...]
     retained: tuple[dict[str, Any], ...]
     quarantined: tuple[str, ...]
@@ -58,6 +77,7 @@ def summary(record: Record) -> Summary:
         recycled=max(ends["recycled"], len(leaving)),
         given_back=_given_back(by_kind["end"], leaving),
         away_s=_away(by_kind["start"]),
+        ended=_ended(events)[-_MAX_ENDS:],
         killed=tuple(event.body | {"at": event.at, "pid": event.pid} for event in by_kind["killed"]),
         retained=tuple(event.body for event in by_kind["retained"]),
         quarantined=tuple(record.quarantined()),
@@ -115,6 +135,39 @@ def _given_back(ends: list[Event], leaving: list[Event]) -> int:
     children = {event.pid: event for event in leaving if event.pid not in recycled}
     left = [*recycled.values(), *children.values()]
     return sum(max(event.body.get("level", 0) - event.body.get("base", 0), 0) for event in left)
+
+
+def _ended(events: list[Event]) -> tuple[End, ...]:
+    ended: dict[int, End] = {}  # by the number of the event
+    living: Counter[int] = Counter()  # by place
+    empty: dict[int, int] = {}  # places, and the event since which they are
+    workers = {event.pid for event in events if event.kind == "start"}
+    for number, event in enumerate(events):
+        body, slot = event.body, event.body.get("slot", -1)
+        if event.kind == "start":
+            living[slot] += 1
+            if (former := empty.pop(slot, None)) is not None:
+                ended[former] = msgspec.structs.replace(ended[former], away_s=body.get("away_s"))
+        elif event.kind == "end" and "reason" in body:
+            living[slot] -= 1
+            if body["reason"] != "stopped":
+                ended[number] = _end(event, 0.0 if living[slot] > 0 else None)
+                if living[slot] <= 0:
+                    empty[slot] = number
+        elif event.kind == "leaving" and event.pid not in workers:
+            ended[number] = _end(event, None)
+    return tuple(ended.values())
+
+
+def _end(event: Event, away_s: float | None) -> End:
+    body = event.body
+    freed = max(body.get("level", 0) - body.get("base", 0), 0)
+    reason, detail = body["reason"], body.get("detail")
+    if detail is None:  # a process of a pool tells only why
+        reason, detail = "recycled", reason
+    return End(
+        at=event.at, pid=event.pid, reason=reason, detail=detail, life_s=body.get("life_s"), freed=freed, away_s=away_s
+    )
 
 
 def _away(starts: list[Event]) -> float:

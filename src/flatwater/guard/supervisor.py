@@ -10,7 +10,6 @@ import shutil
 import signal
 import socket
 import sqlite3
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -26,6 +25,7 @@ from flatwater.guard.instance import Instance, tree
 from flatwater.guard.language import warm_signal
 from flatwater.guard.oom import OomKills
 from flatwater.guard.policy import BackOff, Limits, Verdict
+from flatwater.guard.presence import Presence, make_folder, tell
 from flatwater.guard.record import Record
 from flatwater.guard.systemd import Unit
 from flatwater.memory import control_group, procfs
@@ -34,7 +34,7 @@ from flatwater.quantity import size
 log = logging.getLogger("flatwater.guard")
 
 _PR_SET_CHILD_SUBREAPER = 36
-_TICK_S = 0.25
+_TICK_S, _TELL_S = 0.25, 1.0
 _FORWARDED = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH)
 
 
@@ -93,13 +93,14 @@ class Supervisor:
         self._quarantine_after = quarantine_after
         self._warm = warm or warm_signal(command)
         self._slots = [_Slot(number, back_off()) for number in range(count)]
-        self._folder = Path(tempfile.mkdtemp(prefix="flatwater-guard-"))
+        self._folder = make_folder()
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
         self._socket.bind(str(self._folder / "socket"))
         self._settle_s, self._rest_s = settle_s, rest_s
         self._unit = Unit(count, os.environ)
         self._oom = OomKills()
         self._trouble = ""
+        self._since, self._tell_at = time.time(), 0.0
         self._stopping = 0
         self._deaths: dict[int, str] = {}  # pids whose end was announced or made by us, and why
         self._evidence: dict[int, dict[str, Any]] = {}  # the last of each living pid
@@ -165,6 +166,7 @@ class Supervisor:
                 self._tend(slot, now)
             self._bury()
             self._news()
+            self._show(now)
             current = [slot.current for slot in self._slots if slot.current is not None]
             self._unit.look(current, stopping=self._stopping > 0, trouble=self._trouble)
             if self._stopping and all(instance.beyond_reach for instance in self.instances()):
@@ -357,6 +359,21 @@ class Supervisor:
         if self._record.kill(note.name, self._quarantine_after):
             self._record.add("quarantined", pid, name=note.name)
             log.error("%s is quarantined; to release it: flatwater guard release %s", note.name, note.name)
+
+    def _show(self, now: float) -> None:
+        """For whoever looks at the guards of this machine, once a second."""
+        if now < self._tell_at:
+            return
+        self._tell_at = now + _TELL_S
+        pid, record = os.getpid(), str(Path(self._record.name).resolve())
+        tell(
+            self._folder,
+            Presence(
+                pid=pid, start=started(pid), command=tuple(self._command), record=record,
+                since=self._since, soft=self.limits.soft, hard=self.limits.hard,
+                places=tuple(one.place(slot.number) for slot in self._slots for one in slot.instances()),
+            ),
+        )  # fmt: skip
 
     def _news(self) -> None:
         """Tell the workers what is quarantined, when that has changed (by us, or by ``flatwater guard release``)."""

@@ -17,7 +17,7 @@ from flatwater.server.request import Receive, Scope, header
 COOKIE = "flatwater_token"
 MAX_TARGET_BYTES = 16 * 1024
 _HEALTH = frozenset({"/livez", "/readyz"})
-_DIAGNOSTIC = "/api/memory"
+_DIAGNOSTIC = ("/api/memory", "/api/guard")
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 _CHANGING_GETS = ("/api/suspend-task/", "/api/start-task/")  # as the known systems have them
 _NOTHING = "default-src 'none'; frame-ancestors 'none'"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from flatwater.server import compat
-from flatwater.server.api import definition, gateway, memory, robot, run, site, system, trigger
+from flatwater.server.api import definition, gateway, guard, memory, robot, run, site, system, trigger
 from flatwater.server.route import Route
 
 _TABLES = (
@@ -15,6 +15,7 @@ _TABLES = (
     trigger.table,
     memory.table,
     gateway.table,
+    guard.table,
 )
 
 

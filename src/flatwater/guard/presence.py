@@ -1,0 +1,70 @@
+"""What a guard tells of itself while it runs, in a file of its folder, and how others of the same user find it."""
+
+from __future__ import annotations
+
+import os
+import stat
+import tempfile
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+
+from flatwater.guard.flight import started
+
+PREFIX = "flatwater-guard-"
+_FILE = "guard.json"
+
+
+class Place(msgspec.Struct, frozen=True, kw_only=True):
+    """A worker and its place: levels in bytes, ``since`` in seconds since the epoch; ``leaving`` is why, or ""."""
+
+    place: int
+    pid: int
+    since: float
+    level: int
+    highest: int
+    base: int
+    leaving: str
+
+
+class Presence(msgspec.Struct, frozen=True, kw_only=True):
+    """A running guard: its process, what it runs, the file it writes to, and the limits of each worker in bytes."""
+
+    pid: int
+    start: str
+    command: tuple[str, ...]
+    record: str
+    since: float
+    soft: int | None
+    hard: int | None
+    places: tuple[Place, ...] = ()
+
+
+def make_folder() -> Path:
+    """A folder for a guard, in the directory for temporary files, for this user alone."""
+    return Path(tempfile.mkdtemp(prefix=PREFIX))
+
+
+def tell(folder: Path, presence: Presence) -> None:
+    """Replace what the guard of this folder has told; on a full disk the former word stays."""
+    draft = folder / f"{_FILE}.draft"
+    with suppress(OSError):
+        draft.write_bytes(msgspec.json.encode(presence))
+        draft.rename(folder / _FILE)
+
+
+def present() -> Iterator[tuple[Path, Presence]]:
+    """The guards that run now and belong to this process's user, with their folders.
+
+    Only folders of this user are looked into: in a directory that all may write to, others could name any file.
+    """
+    for folder in sorted(Path(tempfile.gettempdir()).glob(f"{PREFIX}*")):
+        with suppress(OSError, msgspec.MsgspecError):
+            found = folder.lstat()
+            if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
+                continue
+            presence = msgspec.json.decode((folder / _FILE).read_bytes(), type=Presence)
+            if presence.start and started(presence.pid) == presence.start:
+                yield folder, presence

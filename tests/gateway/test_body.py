@@ -40,6 +40,15 @@ async def test_request_body_arrives(data: bytes, framing: str, ledger: Ledger) -
         assert front.gateway.statistics().services[0].endpoints[0].pool.idle == 1
 
 
+async def test_request_body_of_a_client_without_host_arrives(ledger: Ledger) -> None:
+    """HTTP/1.0 needs no Host: then Content-Length, or Via, is the only field that the gateway deals with."""
+    async with origin(OK) as upstream, gate(config(upstream.port), ledger) as front:
+        assert (await front.ask(b"POST /api/ HTTP/1.0\r\ncontent-length: 2\r\n\r\nhi")).status == 200
+        assert upstream.bodies == [b"hi"]
+        assert (await front.ask(b"GET /api/ HTTP/1.0\r\nvia: 1.0 old\r\n\r\n")).status == 200
+        assert b"\r\nvia: 1.0 old, 1.1 flatwater\r\n" in upstream.heads[1]
+
+
 RESPONSES = {
     "sized": b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(LARGE) + LARGE,
     "chunked": b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n" + chunked(LARGE),

@@ -55,9 +55,15 @@ class History(Generic[T]):
     def add(self, item: T) -> bool:
         """Keep ``item`` as the newest; False when it alone exceeds ``max_bytes`` and was not kept."""
         self._added += 1
-        if self._sizeof is not None and not self._make_room(self._sizeof(item)):
-            self._oversize += 1
-            return False
+        if self._max_bytes is not None and self._sizeof is not None:
+            size = self._sizeof(item)
+            if size > self._max_bytes:
+                self._oversize += 1
+                return False
+            while self._bytes + size > self._max_bytes:
+                self._evict()
+            self._bytes += size
+            self._sizes.append(size)
         if len(self._items) >= self._max_entries:
             self._evict()
         self._items.append(item)
@@ -89,17 +95,6 @@ class History(Generic[T]):
 
     def __len__(self) -> int:
         return len(self._items)
-
-    def _make_room(self, size: int) -> bool:
-        """Take ``size`` bytes into the account, evicting for them."""
-        assert self._max_bytes is not None  # goes together with sizeof
-        if size > self._max_bytes:
-            return False
-        while self._bytes + size > self._max_bytes:
-            self._evict()
-        self._bytes += size
-        self._sizes.append(size)
-        return True
 
     def _evict(self) -> None:
         self._items.popleft()

@@ -135,6 +135,7 @@ class FrontConnection(Intake):
         "_scheme",
         "_server",
         "_state",
+        "_version",
         "cycle",
         "side",
     )
@@ -151,6 +152,7 @@ class FrontConnection(Intake):
         self._head_bytes = 0
         self._idle_from = 0.0  # 0: the next sweep sets it
         self._bare = False  # this is a request without a body whose turn it is
+        self._version = ""
         self._keep_alive = True  # after it
         self._resting = True  # nothing is under way: the next bytes begin a request, whose turn it is
         self._latest: Head | None = None  # the last request without a body in this read
@@ -245,14 +247,15 @@ class FrontConnection(Intake):
         if self._url[:1] != b"/":
             self._take_authority()
         upgrades = parser.should_upgrade()
-        self._keep_alive = not upgrades and parser.get_http_version() == "1.1" and parser.should_keep_alive()
+        self._version = version = parser.get_http_version()
+        self._keep_alive = not upgrades and version == "1.1" and parser.should_keep_alive()
         busy = self.cycle is not None
         if not (busy or upgrades or self._framed or self._expects):
             self._bare = True  # on_message_complete follows at once
             return
         path, _, query = self._url.partition(b"?")
         method = parser.get_method().decode("ascii")
-        cycle = self._cycle(method, parser.get_http_version(), path, query, self._headers)
+        cycle = self._cycle(method, version, path, query, self._headers)
         if upgrades:
             cycle.scope["extensions"] = {**self._extensions, "flatwater.tunnel": self}
         if busy:
@@ -343,9 +346,8 @@ class FrontConnection(Intake):
 
     def _begin(self) -> None:
         """Start a request without a body, which is here in full and whose turn it is."""
-        parser = self._parser
         path, _, query = self._url.partition(b"?")
-        method, version = parser.get_method().decode("ascii"), parser.get_http_version()
+        method, version = self._parser.get_method().decode("ascii"), self._version
         head = self._hall.app.recognise(method, version, path, query, self._headers, self._scheme, self._keep_alive)
         if head is None:
             cycle = self._cycle(method, version, path, query, self._headers)

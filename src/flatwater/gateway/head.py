@@ -12,7 +12,7 @@ from flatwater.gateway.upstream import Upstream
 
 OVERHEAD_BYTES = 2000
 FIELD_BYTES = 180
-"""What a head costs in memory beyond three times its bytes, and what each of its fields does (tests/gateway/test_head.py)."""
+"""What a head costs in memory beyond thrice its bytes, and what each field does (tests/gateway/test_head.py)."""
 
 
 class Head:
@@ -111,12 +111,14 @@ class Heads:
 
     def offer(self, raw: bytes, head: Head) -> None:
         """A head that is not here, alone in ``raw``: it enters if it has come before."""
-        if not head.keep_alive or len(raw) > self.max_head_bytes or raw.find(b"\r\n\r\n") != len(raw) - 4:
+        if len(raw) > self.max_head_bytes:
             return
         number = hash(raw)
         slot = number & self._mask
         if self._seen[slot] != number:
             self._seen[slot] = number
+            return
+        if not head.keep_alive or raw.find(b"\r\n\r\n") != len(raw) - 4:
             return
         size = _size(raw, head)
         if self._half_entries and size <= self._half_bytes:

@@ -10,7 +10,7 @@ import ipaddress
 import secrets
 from collections.abc import MutableMapping, Sequence
 from functools import lru_cache
-from itertools import count
+from itertools import chain, count
 from typing import Any
 
 from flatwater.gateway.config import Front
@@ -130,6 +130,7 @@ class Inspector:
 
     def __init__(self, front: Front) -> None:
         self._front = front
+        self._max_target_bytes = front.max_target_bytes
         self.via = b"1.1 " + front.via.encode()
         networks = [ipaddress.ip_network(network) for network in front.trusted_proxies]
 
@@ -177,20 +178,20 @@ class Inspector:
         if not host or host.translate(None, _HOST):
             host = self._odd_host(version, host)
         request.host = host
-        if len(special) <= 1:  # nothing but Host, as most are
+        request.id = _given_id(special[b"x-request-id"]) if b"x-request-id" in special else b""
+        if len(special) == (host != b"") + (request.id != b""):  # nothing but Host and an id, as most are
             request.length = 0
             request.expects = request.takes_trailers = False
-            request.upgrade = request.id = b""
-            return request
-        self._framing(request, special)
-        self._connection(request, special)
-        request.id = _given_id(special.get(b"x-request-id"))
+            request.upgrade = b""
+        else:
+            self._framing(request, special)
+            self._connection(request, special)
         return request
 
     def _target(self, request: Request, path: bytes, query: bytes) -> None:
-        if len(path) + len(query) > self._front.max_target_bytes:
+        if len(path) + len(query) > self._max_target_bytes:
             raise TargetSizeError(f"it is longer than {self._front.max_target_bytes} bytes")
-        if path[:1] != b"/":
+        if not path.startswith(b"/"):
             raise TargetError("it does not begin with a slash")
         if path.translate(None, _TARGET) or (query and query.translate(None, _TARGET)):
             raise TargetError("it holds characters that must be percent-encoded")
@@ -207,10 +208,8 @@ class Inspector:
         kept: Headers = []
         special: dict[bytes, bytes] = {}
         request.demands = False
-        size = 0
         for item in headers:
             name, value = item
-            size += len(name) + len(value)
             if name not in _NOTED:
                 kept.append(item)
             elif name not in _SPECIAL:
@@ -222,7 +221,7 @@ class Inspector:
                 special[name] += b", " + value
             elif name in _ONCE:
                 _refuse_twice(name)
-        if size > self._front.max_head_bytes:
+        if sum(map(len, chain.from_iterable(headers))) > self._front.max_head_bytes:
             raise HeadSizeError(f"it is larger than {self._front.max_head_bytes} bytes")
         request.headers = kept
         return special
@@ -273,7 +272,7 @@ class Inspector:
         Raises LoopError when the request has come through here too often."""
         special = request.special
         host = request.host
-        if len(special) <= 1:
+        if len(special) == (host != b"") + (b"x-request-id" in special):
             start = _client_lines(self.via, request.client, request.scheme)
             return b'%b%b"\r\nx-forwarded-host: %b\r\nx-request-id: %b\r\n' % (start, host, host, request.id), 6
         via = special.get(b"via")
@@ -324,11 +323,9 @@ def fresh_id() -> bytes:
     return b"%b%010x" % (_id_prefix, next(_ids))
 
 
-def _given_id(given: bytes | None) -> bytes:
-    """The id that a request brought; empty when there is none that could be passed on."""
-    if given and len(given) <= _MAX_ID_BYTES and not given.translate(None, _VISIBLE):
-        return given
-    return b""
+def _given_id(given: bytes) -> bytes:
+    """The id that a request brought; empty when it could not be passed on."""
+    return given if len(given) <= _MAX_ID_BYTES and not given.translate(None, _VISIBLE) else b""
 
 
 def _method(name: str) -> bytes:

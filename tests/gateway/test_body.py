@@ -212,7 +212,7 @@ async def test_client_that_leaves_frees_the_connection(
             pass
         closed += 1
 
-    limits = "connections = { max_connections = 4 }\nretry = { attempts = 1 }"
+    limits = "connections = { max_connections = 4 }\nretry = { attempts = 1 }\n[front]\nhalf_close_s = 0"
     async with origin(handle) as upstream, gate(config(upstream.port, limits), ledger) as front:
         await asyncio.gather(*(_leaves(front, sent, after=after) for _ in range(20)))
         await front.at_rest()

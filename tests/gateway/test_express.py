@@ -81,7 +81,8 @@ async def told(front: Gate, request: bytes, *, ends: bool = False) -> tuple[obje
                 except (asyncio.IncompleteReadError, ConnectionError):
                     kept = False
             body = re.sub(rb'"request_id":"\w+"', b"", found.body)
-            return found.status, sorted(item for item in found.headers if item[0] != b"x-request-id"), body, kept
+            headers = sorted(item for item in found.headers if item[0] not in (b"x-request-id", b"date"))
+            return found.status, headers, body, kept
     finally:
         writer.transport.abort()
 

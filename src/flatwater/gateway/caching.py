@@ -164,10 +164,9 @@ def copy_request(request: Request) -> Request:
 
 def asked_key(request: Request, upstream: Upstream) -> bytes:
     """The key of what a request asks for."""
-    query = request.query
     host = request.host
     prefix = (_remembered if len(host) <= _MAX_REMEMBERED_BYTES else _prefix)(request.scheme, host, upstream.namespace)
-    return prefix + request.path + b"?" + query if query else prefix + request.path
+    return prefix + request.path + request.query
 
 
 def _prefix(scheme: str, host: bytes, namespace: bytes) -> bytes:

@@ -31,7 +31,8 @@ class Listen(msgspec.Struct, frozen=True, kw_only=True):
 class Front(msgspec.Struct, frozen=True, kw_only=True):
     """What is asked of every request, and what is kept of it. ``trusted_proxies`` are networks (CIDR) whose Forwarded
     and X-Forwarded-* fields are continued; those of others are replaced. ``memo_entries``: how many heads of requests
-    are known again by their bytes, 0 for none; longer ones than ``memo_head_bytes`` are not."""
+    are known again by their bytes, 0 for none; longer ones than ``memo_head_bytes`` are not.
+    ``half_close_s``: how long a client that has closed its sending side may wait for an answer to begin."""
 
     max_target_bytes: int = 8 * 1024
     max_head_bytes: int = 32 * 1024
@@ -46,6 +47,7 @@ class Front(msgspec.Struct, frozen=True, kw_only=True):
     memo_head_bytes: int = 2 * 1024
     max_tasks: int = 10_000
     linger_s: float = 1.0
+    half_close_s: float = 1.0
 
 
 class Cache(msgspec.Struct, frozen=True, kw_only=True):

@@ -75,6 +75,11 @@ class Cycle:
         self._left = -1  # bytes of a sized answer to come
         self._chunked = self._trailers = self._bodyless = False
 
+    @property
+    def receiving(self) -> bool:
+        """Whether the request's body has not ended yet."""
+        return self._more
+
     async def run(self, app: Job) -> None:
         """The request's task."""
         try:
@@ -202,6 +207,7 @@ class Cycle:
             self._head = b""
         if data:
             self._front.transport.write(data)
+            self._front.silent_from = 0.0
         if not more and not self._trailers:
             self._finish()
 

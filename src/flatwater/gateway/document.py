@@ -26,7 +26,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _HOST = re.compile(r"(\*\.)?[a-z0-9._\[\]:-]+")
 _MAY_BE_ZERO = {"limit_bytes", "max_retries", "max_pending", "min_per_s", "per_s"}
 _MAY_BE_ZERO |= {"memo_entries", "budget_percent", "max_ejected_percent", "backoff_s", "linger_s", "port"}
-_MAY_BE_ZERO |= {"heuristic_share", "max_heuristic_s", "default_fresh_s", "max_stale_disconnected_s"}
+_MAY_BE_ZERO |= {"heuristic_share", "max_heuristic_s", "default_fresh_s", "max_stale_disconnected_s", "half_close_s"}
 
 
 class ConfigError(SettingError, code="gateway_config"):

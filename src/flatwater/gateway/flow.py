@@ -18,8 +18,9 @@ class Flow(asyncio.Protocol):
         self.reading_paused = self.writing_paused = False
         self.writable: asyncio.Future[None] | None = None
 
-    def eof_received(self) -> None:
-        """Closes the transport, which calls connection_lost."""
+    def eof_received(self) -> bool:
+        """False closes the transport, which calls connection_lost."""
+        return False
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.closed = True

@@ -295,7 +295,7 @@ def _teller(transit: Transit) -> Tell | None:
 
 def interim_to(inform: Tell) -> Tell:
     """Interim answers without what is the upstream connection's own."""
-    return lambda status, headers: inform(status, response_headers(headers, (), bodyless=True))
+    return lambda status, headers: inform(status, response_headers(headers, (), bodyless=True, interim=True))
 
 
 def _final(response: ResponseHead | None, error: GatewayError | None) -> ResponseHead:

@@ -10,12 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
 from typing import Any, Protocol, cast
 from urllib.parse import unquote
 
 import httptools
-import msgspec
 
 from flatwater.bounded import Ledger, TaskGroup
 from flatwater.bounded.ledger import Usage
@@ -23,18 +21,18 @@ from flatwater.errors import ClosedError, LimitError
 from flatwater.gateway.config import Front as FrontRule
 from flatwater.gateway.config import Listen
 from flatwater.gateway.cycle import Cycle, Job
-from flatwater.gateway.error import HeadSizeError, OverloadError, RefusedError, TargetSizeError
+from flatwater.gateway.error import OverloadError, RefusedError
 from flatwater.gateway.head import Head, Heads
-from flatwater.gateway.intake import Intake
+from flatwater.gateway.intake import split
 from flatwater.gateway.message import Headers
 from flatwater.gateway.proxy import Known, Write
+from flatwater.gateway.refusing import Refusing, malformed, refusal
 from flatwater.gateway.sweeper import Sweeper
 from flatwater.gateway.transit import Scope
 
 log = logging.getLogger(__name__)
 
 _READ_HIGH_BYTES = 64 * 1024
-_MAX_LINGER_BYTES = 1024 * 1024
 _LINGER_S = 2.0
 
 
@@ -115,7 +113,7 @@ class Hall:
         )
 
 
-class FrontConnection(Intake):
+class FrontConnection(Refusing):
     """A client's connection. Requests that arrive while one is answered wait their turn, and reading pauses."""
 
     __slots__ = (
@@ -124,36 +122,32 @@ class FrontConnection(Intake):
         "_client",
         "_early",
         "_extensions",
+        "_half_closed",
         "_hall",
-        "_head_bytes",
         "_idle_from",
         "_keep_alive",
         "_latest",
-        "_queue",
-        "_refusal",
         "_resting",
         "_scheme",
         "_server",
         "_state",
         "_version",
-        "cycle",
         "side",
+        "silent_from",
     )
 
     def __init__(self, hall: Hall, state: Any) -> None:
         super().__init__(hall.front)
         self._hall = hall
         self._state = state
-        self.cycle: Cycle | None = None
         self.side: Any = None  # a tunnel's end, once the connection is one
-        self._queue: deque[Cycle] = deque()
-        self._refusal: RefusedError | None = None  # what is answered when the requests before it are
         self._early = b""  # bytes after the head of an upgrade
-        self._head_bytes = 0
         self._idle_from = 0.0  # 0: the next sweep sets it
         self._bare = False  # this is a request without a body whose turn it is
         self._version = ""
         self._keep_alive = True  # after it
+        self._half_closed = False  # the client sends no more
+        self.silent_from = 0.0  # since when it has got nothing; 0: the next sweep sets it
         self._resting = True  # nothing is under way: the next bytes begin a request, whose turn it is
         self._latest: Head | None = None  # the last request without a body in this read
         self._extensions = {
@@ -215,12 +209,26 @@ class FrontConnection(Intake):
             cause = error.__context__
             if cause is not None and not isinstance(cause, RefusedError):
                 log.error("the front failed over a request", exc_info=cause)
-            self._refuse(cause if isinstance(cause, RefusedError) else RefusedError(str(error)))
+            if self._between and not self._keep_alive:  # what follows the last request is not looked at
+                self._refusal = RefusedError()
+            else:
+                self._refuse(cause if isinstance(cause, RefusedError) else malformed(str(error)))
         else:
             if self._head_bytes > self._hall.front.max_head_bytes:
                 self._check_head()
             elif self.cycle is None:
                 self._rest()
+
+    def eof_received(self) -> bool:
+        """A client that has nothing more to send may still read: what it has asked is answered, if that begins soon.
+        One that has gone looks the same; TLS knows no half-closed connections."""
+        if self.cycle is None or not self._between or self.side is not None or self._scheme == "https":
+            return False
+        if not self._half_closed:
+            self._half_closed = True
+            self.silent_from = 0.0
+            (self._queue[-1] if self._queue else self.cycle).keep_alive = False
+        return self._hall.front.half_close_s > 0
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
@@ -253,9 +261,9 @@ class FrontConnection(Intake):
         if not (busy or upgrades or self._framed or self._expects):
             self._bare = True  # on_message_complete follows at once
             return
-        path, _, query = self._url.partition(b"?")
-        method = parser.get_method().decode("ascii")
-        cycle = self._cycle(method, version, path, query, self._headers)
+        path, query = split(self._url)
+        self._expects = self._expects and version == "1.1"
+        cycle = self._cycle(parser.get_method().decode("ascii"), version, path, query, self._headers)
         if upgrades:
             cycle.scope["extensions"] = {**self._extensions, "flatwater.tunnel": self}
         if busy:
@@ -328,6 +336,11 @@ class FrontConnection(Intake):
             if now - self._idle_from >= _LINGER_S:
                 self.abort()
             return
+        if self._half_closed:
+            self.silent_from = self.silent_from or now
+            if now - self.silent_from >= self._hall.front.half_close_s:
+                self.abort()
+            return
         if self.side is not None or (self.cycle is not None and not self._in_head):
             return
         if not self._idle_from:
@@ -346,7 +359,7 @@ class FrontConnection(Intake):
 
     def _begin(self) -> None:
         """Start a request without a body, which is here in full and whose turn it is."""
-        path, _, query = self._url.partition(b"?")
+        path, query = split(self._url)
         method, version = self._parser.get_method().decode("ascii"), self._version
         head = self._hall.app.recognise(method, version, path, query, self._headers, self._scheme, self._keep_alive)
         if head is None:
@@ -418,44 +431,18 @@ class FrontConnection(Intake):
             return False
         return True
 
-    def _check_head(self) -> None:
-        if self._in_head and not self._headers and len(self._url) == 0:
-            self._refuse(TargetSizeError())
-        else:
-            self._refuse(HeadSizeError(f"it is larger than {self._hall.front.max_head_bytes} bytes"))
-
-    def _refuse(self, error: RefusedError) -> None:
-        """Answer 400 or the like once it is its turn, then close."""
-        self._refusal = error
-        self.pause_reading()
-        if self.cycle is None:
-            self._refuse_now(error)
-        elif not self._in_head and not self._queue:  # the body that is being forwarded is broken
-            cycle, self.cycle = self.cycle, None
-            cycle.disconnect()
-            if cycle.started:
-                self.abort()
-            else:
-                self._refuse_now(error)
-
     def _refuse_now(self, error: RefusedError | OverloadError) -> None:
         self._hall.refused += 1
         self._refusal = RefusedError()
         self._resting = False
         self._idle_from = self._hall.now
         self._head_bytes = 0
-        self.transport.write(_refusal(error))
+        self.transport.write(refusal(error))
         if self.transport.can_write_eof() and not self.transport.is_closing():
             self.transport.write_eof()
             self.resume_reading()
         else:
             self.close()
-
-    def _linger(self, size: int) -> None:
-        """Unread bytes would make the kernel reset the connection, and the reset destroy the answer on its way."""
-        self._head_bytes += size
-        if self._head_bytes > _MAX_LINGER_BYTES:
-            self.abort()
 
 
 _ASGI = {"version": "3.0", "spec_version": "2.4"}
@@ -474,17 +461,9 @@ def _scope(front: FrontConnection, cycle: Cycle, path: bytes, query: bytes, head
         "root_path": "",
         "path": unquote(text) if "%" in text else text,
         "raw_path": path,
-        "query_string": query,
+        "query_string": query[1:],
+        "flatwater.query": query,
         "headers": headers,
         "extensions": front._extensions,
         "flatwater.whole": cycle.whole,
     }
-
-
-def _refusal(error: RefusedError | OverloadError) -> bytes:
-    body = msgspec.json.encode({"title": error.summary, "status": error.status, "reason": error.code})
-    return (
-        b"HTTP/1.1 %d %b\r\ncontent-type: application/problem+json\r\ncontent-length: %d\r\n"
-        b"x-flatwater-reason: %b\r\nconnection: close\r\n\r\n%b"
-        % (error.status, error.code.encode(), len(body), error.code.encode(), body)
-    )

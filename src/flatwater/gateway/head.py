@@ -55,7 +55,7 @@ class Head:
         """The request as it goes to the service, from ``client``."""
         request = self.request.arrived(client)
         request.id = id
-        request.target = self.path + b"?" + request.query if request.query else self.path
+        request.target = self.path + request.query
         return request
 
 

@@ -8,6 +8,7 @@ from flatwater.gateway.config import Front
 from flatwater.gateway.error import HeadSizeError, TargetError, TargetSizeError
 from flatwater.gateway.flow import Flow
 from flatwater.gateway.message import Headers
+from flatwater.gateway.request import HOST_CHARACTERS
 
 
 class Intake(Flow):
@@ -62,6 +63,12 @@ class Intake(Flow):
         if not authority or b"@" in authority:
             raise TargetError("its authority is not acceptable")
         hosts = [index for index, (name, _) in enumerate(self._headers) if name == b"host"]
-        if len(hosts) == 1:
+        if len(hosts) == 1 and not self._headers[hosts[0]][1].translate(None, HOST_CHARACTERS):
             self._headers[hosts[0]] = (b"host", authority)
         self._url = path if path.startswith(b"/") else b"/" + path
+
+
+def split(target: bytes) -> tuple[bytes, bytes]:
+    """The path, and the query with its question mark: to a server ``/`` and ``/?`` are two things (RFC 3986, 6.2.3)."""
+    cut = target.find(b"?")
+    return (target, b"") if cut < 0 else (target[:cut], target[cut:])

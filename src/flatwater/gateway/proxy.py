@@ -17,6 +17,7 @@ from flatwater.gateway.forward import Forwarder, watch
 from flatwater.gateway.found import Answer, Found
 from flatwater.gateway.head import Head, Heads
 from flatwater.gateway.message import STATUS_LINES, Headers
+from flatwater.gateway.options import ends_here, may_end_here, tell_options
 from flatwater.gateway.request import Inspector, Request, fresh_id
 from flatwater.gateway.route import Routes
 from flatwater.gateway.transit import LEFT, Receive, Record, Scope, Send, Transit, refuse
@@ -127,6 +128,8 @@ class Proxy:
         """
         try:
             request = self._inspector.check(method, version, path, query, fields, scheme)
+            if request.method == b"OPTIONS" and may_end_here(request):
+                return None
             upstream, rest = self.routes.find(request.host, request.path)
         except GatewayError:
             return None
@@ -254,14 +257,17 @@ class Proxy:
             raise OverloadError
         if len(self._transits) > self._max_requests:
             raise OverloadError(f"{self._max_requests} requests are under way")
-        if (known := transit.scope.get("flatwater.known")) is not None:
-            request, upstream, path, transit.found = known
-        else:
-            request = transit.request = self._inspector.inspect(transit.scope)
-            upstream, path = self.routes.find(request.host, request.path)
-        transit.request = request
+        known = transit.scope.get("flatwater.known")
+        request = transit.request = self._inspector.inspect(transit.scope) if known is None else known[0]
         transit.unread = request.length != 0
-        request.target = path + b"?" + request.query if request.query else path
+        if request.method == b"OPTIONS" and ends_here(request):
+            await tell_options(transit, self._via)
+            return
+        if known is None:
+            upstream, path = self.routes.find(request.host, request.path)
+        else:
+            _, upstream, path, transit.found = known
+        request.target = path + request.query
         upstream.admit(request.client, request.length)
         transit.upstream = upstream
         extra: Headers = [self._via, (b"x-request-id", request.id)]

@@ -7,7 +7,9 @@ disagree is checked here again (RFC 9112, sections 3.2, 6.1, 6.3 and 11.2).
 from __future__ import annotations
 
 import ipaddress
+import re
 import secrets
+import time
 from collections.abc import MutableMapping, Sequence
 from functools import lru_cache
 from itertools import chain, count
@@ -29,14 +31,16 @@ from flatwater.gateway.error import (
     VersionError,
 )
 from flatwater.gateway.message import Header, Headers, tokens
+from flatwater.gateway.moment import write as write_date
 
 Scope = MutableMapping[str, Any]
 
 _VISIBLE = bytes(range(0x21, 0x7F))
 _TARGET = bytes(set(_VISIBLE) - set(b"#\\"))
-_HOST = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789.-_:[]%"
+HOST_CHARACTERS = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789.-_:[]%"
 _NAME = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789!#$%&'*+-.^_`|~"
 _REFUSED_METHODS = frozenset({b"CONNECT", b"TRACE", b"PRI"})
+_BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})|%00")
 _MAX_VIA = 10
 _MAX_ID_BYTES = 128
 
@@ -62,7 +66,8 @@ _ids = count(1)
 class Request:
     """A request that has passed the checks. ``headers`` are those to forward, without Host and framing.
 
-    ``path`` is raw (percent-encoded), without what the app is mounted under; ``target`` is what the upstream gets;
+    ``path`` is raw (percent-encoded), without what the app is mounted under; ``query`` begins with its question mark,
+    which may be all of it; ``target`` is what the upstream gets;
     ``length`` of the body: None when chunked. ``special`` holds the fields that the gateway deals with, by name;
     ``demands`` tells whether others are there that a cache must heed.
     """
@@ -151,9 +156,10 @@ class Inspector:
         if root and path.startswith(root_path := root.encode()):
             path = path[len(root_path) :] or b"/"
         scheme = scope.get("scheme", "http")
-        request = self.check(
-            scope["method"], scope["http_version"], path, scope["query_string"], scope["headers"], scheme
-        )
+        query = scope.get("flatwater.query")
+        if query is None:
+            query = b"?" + scope["query_string"] if scope["query_string"] else b""
+        request = self.check(scope["method"], scope["http_version"], path, query, scope["headers"], scheme)
         client = scope.get("client")
         request.client = client[0] if client else ""
         request.id = request.id or fresh_id()
@@ -169,13 +175,13 @@ class Inspector:
         request.method = _METHODS.get(method) or _method(method)
         request.version = version
         if version != "1.1" and version not in ("1.0", "2", "3"):
-            raise VersionError(version)
+            raise VersionError(version) if version != "0.9" else RefusedError("there is no HTTP version")
         self._target(request, path, query)
         request.client = ""
         request.scheme = scheme
         request.special = special = self._fields(request, headers)
         host = special.get(b"host")
-        if not host or host.translate(None, _HOST):
+        if not host or host.translate(None, HOST_CHARACTERS):
             host = self._odd_host(version, host)
         request.host = host
         request.id = _given_id(special[b"x-request-id"]) if b"x-request-id" in special else b""
@@ -191,12 +197,12 @@ class Inspector:
     def _target(self, request: Request, path: bytes, query: bytes) -> None:
         if len(path) + len(query) > self._max_target_bytes:
             raise TargetSizeError(f"it is longer than {self._front.max_target_bytes} bytes")
-        if not path.startswith(b"/"):
+        if not path.startswith(b"/") and (path != b"*" or request.method != b"OPTIONS"):
             raise TargetError("it does not begin with a slash")
         if path.translate(None, _TARGET) or (query and query.translate(None, _TARGET)):
             raise TargetError("it holds characters that must be percent-encoded")
-        if b".." in path or b"%2" in path:
-            _refuse_dots(path)
+        if b".." in path or b"%" in path:
+            _refuse_disguise(path)
         request.path = path
         request.query = query
         request.target = b""
@@ -243,9 +249,9 @@ class Inspector:
             if coding.lower() != b"chunked":
                 raise CodingError(repr(coding[:40])[1:])
             request.length = None
-        expects = special.get(b"expect")
-        request.expects = expects is not None
-        if expects is not None and expects.lower() != b"100-continue":
+        expects = special.get(b"expect", b"") if request.version != "1.0" else b""  # RFC 9110, 10.1.1
+        request.expects = bool(expects)
+        if expects and expects.lower() != b"100-continue":
             raise ExpectationError(repr(expects[:40])[1:])
 
     def _odd_host(self, version: str, host: bytes | None) -> bytes:
@@ -260,7 +266,7 @@ class Inspector:
         if connection is None:
             return
         named = tokens(connection)
-        if b"upgrade" in named and b"upgrade" in special:
+        if b"upgrade" in named and b"upgrade" in special and request.version == "1.1":
             request.upgrade = special[b"upgrade"]
         named = [name for name in named if name not in (b"keep-alive", b"close", b"upgrade", b"te")]
         if named:  # whatever the sender meant for this connection only
@@ -344,20 +350,25 @@ def _refuse_twice(name: bytes) -> None:
     raise RefusedError(f"{name.decode()} is there twice")
 
 
-def _refuse_dots(path: bytes) -> None:
-    """Segments of dots would leave the prefix by which the service was chosen (RFC 3986, 5.2.4)."""
+def _refuse_disguise(path: bytes) -> None:
+    """Segments of dots would leave the prefix by which the service was chosen (RFC 3986, 5.2.4); what is no encoding,
+    or that of NUL, is read in more than one way."""
+    if _BAD_ESCAPE.search(path):
+        raise TargetError("it holds a '%' that encodes no character, or NUL")
     plain = path.lower().replace(b"%2e", b".").replace(b"%2f", b"/").replace(b"%5c", b"/")
     if b".." in plain.split(b"/"):
         raise TargetError("it holds a '..' segment")
 
 
-def response_headers(headers: Headers, extra: Sequence[Header], *, bodyless: bool) -> Headers:
-    """What of an answer's head goes to the client: no hop-by-hop fields, and those that the gateway adds.
+def response_headers(headers: Headers, extra: Sequence[Header], *, bodyless: bool, interim: bool = False) -> Headers:
+    """What of an answer's head goes to the client: no hop-by-hop fields, and those that the gateway adds, with a Date
+    for an answer that has none (RFC 9110, 6.6.1); ``interim`` ones need none.
 
     ``bodyless``: 204 and 304, whose Content-Length tells of a body that is not there.
     """
     kept: Headers = []
     named: list[bytes] = []
+    dated = interim
     for item in headers:
         name = item[0]
         if name not in _RESPONSE_SPECIAL:
@@ -365,8 +376,13 @@ def response_headers(headers: Headers, extra: Sequence[Header], *, bodyless: boo
         elif name == b"connection":
             if item[1].lower() not in _PERSISTENCE:
                 named += tokens(item[1])
+        elif name == b"date":
+            dated = True
+            kept.append(item)
         elif name == b"content-length" and not bodyless:
             kept.append(item)
+    if not dated:
+        kept.append((b"date", write_date(time.time())))
     if named:
         kept = [item for item in kept if item[0] not in named or item[0] == b"content-length"]
     kept += extra
@@ -378,6 +394,6 @@ _PERSISTENCE = frozenset({b"keep-alive", b"close"})  # options of Connection tha
 _RESPONSE_SPECIAL = frozenset(
     {
         *(b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"transfer-encoding", b"upgrade"),
-        *(b"x-request-id", b"content-length", b"x-flatwater-reason"),
+        *(b"x-request-id", b"content-length", b"x-flatwater-reason", b"date"),
     }
 )

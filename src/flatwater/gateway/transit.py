@@ -13,6 +13,7 @@ import msgspec
 from flatwater.gateway.entry import fields
 from flatwater.gateway.error import GatewayError, RateError
 from flatwater.gateway.message import Headers
+from flatwater.gateway.moment import write as write_date
 from flatwater.gateway.request import Request
 
 if TYPE_CHECKING:
@@ -188,12 +189,12 @@ def problem(transit: Transit, error: GatewayError) -> tuple[Headers, bytes]:
         "detail": error.message,
         "request_id": request.id.decode() if request is not None and hasattr(request, "id") else "",
     }
-    is_head = transit.scope["method"] == "HEAD" if request is None else request.method == b"HEAD"
-    body = b"" if is_head else msgspec.json.encode(told)
+    body = msgspec.json.encode(told)  # a HEAD is told its length, and servers send it no body
     headers: Headers = [
         (b"content-type", b"application/problem+json"),
         (b"content-length", b"%d" % len(body)),
         (b"cache-control", b"no-store"),
+        (b"date", write_date(time.time())),
         (b"x-flatwater-reason", error.code.encode()),
         (b"x-request-id", told["request_id"].encode()),  # type: ignore[attr-defined]
     ]

@@ -114,7 +114,10 @@ async def tunnel(
     if response.status != 101:
         await forwarder.relay(transit, response, extra)
         return
-    fields = [*response_headers(response.headers, tuple(extra), bodyless=True), (b"connection", b"upgrade")]
+    fields = [
+        *response_headers(response.headers, tuple(extra), bodyless=True, interim=True),
+        (b"connection", b"upgrade"),
+    ]
     answer = [b"HTTP/1.1 101 Switching Protocols", *(name + b": " + value for name, value in fields)]
     answer += [b"upgrade: " + request.upgrade, b"", b""]
     transit.status = 101

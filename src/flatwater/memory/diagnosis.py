@@ -39,6 +39,8 @@ TYPES_ASKED = 3
 SWELLING = 128 << 10
 """Bytes that a buffer must gain in the window to be a suspect."""
 INSTANCES = 16
+FOREIGN = 0.2
+"""Objects of C extensions for each entry of a container from which it may own native memory."""
 EXPLAINED = 0.3
 """The share of the growth below which the suspects do not explain it: then two snapshots are compared …"""
 ANCHOR_SHARE = 0.2
@@ -140,6 +142,7 @@ class _Diagnosing:
             [one for one in found if not one.unreachable],
             Room(self.target.pid),
             container_per_s=held,
+            foreign=any(one.foreign >= FOREIGN * one.length > 0 for one in found if not one.weak),
             garbage=garbage,
         )
         self.facts = facts

@@ -173,6 +173,7 @@ def assemble(
     room: Room,
     *,
     container_per_s: float,
+    foreign: bool = False,
     garbage: tuple[int, int] = (0, 0),
 ) -> Evidence:
     """Evidence of all that was measured; ``garbage`` is (bytes, objects), ``container_per_s`` retained bytes."""
@@ -190,6 +191,7 @@ def assemble(
         object_bytes=(before, after),
         container_per_s=container_per_s,
         containers=len(growing),
+        foreign=foreign,
         garbage=garbage[0],
         garbage_count=garbage[1],
         collector=collector["enabled"],

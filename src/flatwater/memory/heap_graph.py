@@ -238,6 +238,10 @@ class Graph:
         """What the object retains, itself included, by type."""
         return census_of(self._ask("holdings", item, address)["types"])
 
+    def foreign(self, item: object, *, address: int | None = None) -> int:
+        """How many of the objects that it retains may own memory that no object shows: types of C extensions."""
+        return int(self._ask("foreign", item, address)["count"])
+
     def referrers(self, item: object, *, limit: int = 20, address: int | None = None) -> Neighbours:
         """Who refers to the object, and how. Roots count."""
         return self._neighbours("referrers", item, address, limit)

@@ -41,6 +41,7 @@ class GraphLike(Protocol):
     def dominators(self, item: object, *, address: int | None = None) -> tuple[Node | Root, ...]: ...
     def referents(self, item: object, *, limit: int = 20, address: int | None = None) -> Neighbours: ...
     def holdings(self, item: object, *, address: int | None = None) -> Census: ...
+    def foreign(self, item: object, *, address: int | None = None) -> int: ...
     def largest(self, limit: int = 20) -> tuple[Node, ...]: ...
 
 
@@ -60,7 +61,7 @@ class Suspect:
 
     ``per_s`` entries (or objects), ``bytes_per_s`` retained; ``accumulation`` is the index in ``path.steps`` of the
     node where the memory gathers; ``merged`` how many growing containers are this one leak; ``weak`` when it keeps
-    nothing alive. ``addresses`` are those to watch.
+    nothing alive. ``addresses`` are those to watch; ``foreign`` objects that it keeps may own memory outside Python.
     """
 
     what: str
@@ -78,6 +79,7 @@ class Suspect:
     weak: bool = False
     addresses: tuple[int, ...] = field(default=(), repr=False)
     holdings: tuple[tuple[str, int], ...] = ()
+    foreign: int = 0
 
     @property
     def unreachable(self) -> bool:
@@ -240,6 +242,7 @@ def _suspect(graph: GraphLike, group: list[_Found], more: float) -> Suspect:
         weak=any(mark in text for mark in WEAK),
         addresses=tuple(addresses[:16]),
         holdings=_holdings(graph, first.row.address),
+        foreign=graph.foreign(None, address=first.row.address),
     )
 
 
@@ -357,10 +360,8 @@ def slots(path: Path | None) -> list[tuple[int, str | None, int]]:
 
 def swollen(graph: GraphLike, row: TypeGrowth, seconds: float) -> Suspect | None:
     """The one object of a type whose bytes grow while their number does not: a buffer, a long text."""
-    for node in graph.largest(1000):
-        if node.type == row.type:
-            break
-    else:
+    node = next((node for node in graph.largest(1000) if node.type == row.type), None)
+    if node is None or node.bytes < row.bytes / 2:  # no single one: others came
         return None
     path = graph.path_to(None, address=node.address)
     if not path.steps or any(mark in str(path) for mark in NOISE):

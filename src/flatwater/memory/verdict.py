@@ -37,6 +37,8 @@ MIN_HELD = 16 << 20
 """Free or pinned memory, in bytes, from which it is a verdict although nothing grows."""
 HELD_SHARE = 0.4
 """… and of which share of the anonymous memory."""
+OWNED = 0.3
+"""Native growth of which a growing container's own entries are this part is most likely theirs, whatever they are."""
 MAX_LOST = 0.35
 """Of what an exact count gains in the window, what it may lose again."""
 MIN_RISES = 0.8
@@ -76,10 +78,11 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     """All that the verdict rests on.
 
     ``points`` come from the kernel, ``inner`` from the process. ``object_bytes`` are all objects' shallow bytes at the
-    window's begin and end, ``container_per_s`` what its growing containers gain in bytes, ``garbage`` the unreachable
-    bytes at the end. ``pinned`` is what Python's arenas keep resident beyond their blocks, at begin and end;
-    ``returnable`` malloc's free memory that is resident. ``collector`` (switched on) and ``thresholds`` say whether
-    cycles are collected; ``headroom`` is what is left up to ``limit``.
+    window's begin and end, ``container_per_s`` what its growing containers gain in bytes, ``foreign`` whether their
+    entries may own memory outside Python, ``garbage`` the unreachable bytes at the end. ``pinned`` is what Python's
+    arenas keep resident beyond their blocks, at begin and end; ``returnable`` malloc's free memory that is resident.
+    ``collector`` (switched on) and ``thresholds`` say whether cycles are collected; ``headroom`` is what is left up to
+    ``limit``.
     """
 
     window_s: float
@@ -88,6 +91,7 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     object_bytes: tuple[int, int] = (0, 0)
     container_per_s: float = 0.0
     containers: int = 0
+    foreign: bool = False
     garbage: int = 0
     garbage_count: int = 0
     collector: bool = True
@@ -196,16 +200,19 @@ def judge(evidence: Evidence) -> Verdict:
 
 
 def _owned(parts: list[Part], evidence: Evidence) -> list[Part]:
-    """Native memory beside a growing container is most likely owned by its entries: buffers, arrays, handles."""
+    """Native memory beside a growing container is most likely owned by its entries, when these can own any (sockets,
+    buffers, connections), or explain much of it themselves."""
     kinds = [part.kind for part in parts]
-    if kinds[:1] != ["native"] or "python-objects" not in kinds or not evidence.containers:
+    if kinds[:1] != ["native"] or not evidence.containers:
         return parts
-    native, own = parts[0], parts[kinds.index("python-objects")]
-    if own.per_s < 0.1 * native.per_s:
+    native, rest = parts[0], [part for part in parts[1:] if part.kind != "python-objects"]
+    own = next((part for part in parts if part.kind == "python-objects"), None)
+    per_s = own.per_s if own is not None else evidence.container_per_s
+    if not evidence.foreign and (own is None or per_s < OWNED * native.per_s):
         return parts
-    reason = f"{own.reason}; these objects seem to own native memory too, {rate(native.per_s)} of it"
-    first = Part(own.kind, own.per_s + native.per_s, own.bytes, reason)
-    return [first, *(part for part in parts if part not in (native, own))]
+    grown = own.reason if own is not None else f"a container grows by {rate(per_s)}"
+    reason = f"{grown}; these objects seem to own native memory too, {rate(native.per_s)} of it"
+    return [Part("python-objects", per_s + native.per_s, evidence.object_bytes[1], reason), *rest]
 
 
 def _slope(evidence: Evidence, part: Part | None, rss: Slope | None) -> tuple[Slope, str]:

@@ -60,14 +60,15 @@ def test_accepted_work_survives_a_stop_and_is_given_back(tmp_path: Path) -> None
 def test_executing_blocks_end_while_it_drains(tmp_path: Path) -> None:
     """Unready, but it answers, ends what executes, refuses what is new, and tells streams that they are over."""
     with server(tmp_path, **blocks(tmp_path)) as running, connected(running) as stream:
-        run_id = working(running, seconds=2.0)
+        run_id = working(running, file="told")
         stream.sendall(b"GET /api/stream HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert b"200 OK" in stream.recv(65536)
         running.process.send_signal(signal.SIGTERM)
         checks = until(lambda: _unready(running))
         assert (checks["draining"]["ok"], checks["store"]["ok"]) == (False, True)
-        assert running.ask("POST", "/api/runs", {"definition": "work", "inputs": {"s": 1}})[0] == 503
+        assert running.ask("POST", "/api/runs", {"definition": "work", "inputs": {"until": "x"}})[0] == 503
         assert state(running, run_id) == "RUNNING"
+        (tmp_path / "told").touch()
         assert running.process.wait(30) == 0
         rest = b""
         while part := stream.recv(65536):
@@ -89,7 +90,7 @@ def _unready(running: Running) -> Any:
 @pytest.mark.parametrize("signals", [[signal.SIGTERM, signal.SIGTERM], [signal.SIGINT, signal.SIGINT, signal.SIGINT]])
 def test_a_second_signal_cuts_the_draining_short(tmp_path: Path, signals: list[signal.Signals]) -> None:
     with server(tmp_path, FLATWATER_SERVER_DRAIN_S="600", **blocks(tmp_path)) as running:
-        run_id = working(running, seconds=60.0)
+        run_id = working(running, file="never")
         running.process.send_signal(signals[0])
         until(lambda: _unready(running))
         time.sleep(0.3)
@@ -103,27 +104,29 @@ def test_a_second_signal_cuts_the_draining_short(tmp_path: Path, signals: list[s
 
 BLOCKS = """
 import asyncio
+from pathlib import Path
 from flatwater.engine.block import block
 
 @block("Work")
-async def work(seconds: float) -> None:
-    await asyncio.sleep(seconds)
+async def work(until: str) -> None:
+    while not Path(until).exists():
+        await asyncio.sleep(0.01)
 """
 
 
 def blocks(directory: Path) -> dict[str, str]:
-    """Variables for a server that has a block which executes for a while: one that sleeps only waits."""
+    """Variables for a server that has a block which executes until a file is there: one that sleeps only waits."""
     (directory / "work_block.py").write_text(BLOCKS)
     return {"PYTHONPATH": str(directory), "FLATWATER_ENGINE_BLOCKS": "work_block"}
 
 
-def working(running: Running, seconds: float) -> str:
+def working(running: Running, file: str) -> str:
     """The id of a run that executes such a block."""
-    inputs = [{"name": "s", "type": "Double", "required": True}]
-    item = definition("work", block(1, "Work", seconds="=taskInputs.s"), inputParams=inputs)
+    inputs = [{"name": "until", "type": "String", "required": True}]
+    item = definition("work", block(1, "Work", until="=taskInputs.until"), inputParams=inputs)
     status, answer = running.ask("POST", "/api/definitions", item)
     assert status == 201, answer
-    run_id = running.ask("POST", "/api/runs", {"definition": "work", "inputs": {"s": seconds}})[1]["id"]
+    run_id = running.ask("POST", "/api/runs", {"definition": "work", "inputs": {"until": file}})[1]["id"]
     until(lambda: state(running, run_id) == "RUNNING")
     return str(run_id)
 

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import http.client
 import signal
 import socket
+import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import trustme
 from tests.gateway.origin import OK, Reply, origin, reply
 from tests.gateway.test_smuggling import REFUSED, SMUGGLED
-from tests.server.process import Running, server
+from tests.server.process import Running, launched, server
 from websockets.asyncio.client import connect
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
@@ -112,6 +116,84 @@ async def test_the_api_keeps_its_connections_and_says_the_date(tmp_path: Path) -
         assert (await ask(running, last.replace(b"GET", b"HEAD"), until_close=True)).body == b""
         assert b"date" not in dict((await ask(running, one.replace(b"/livez", b"/gateway/api/"))).headers)
         assert running.ask("GET", "/api/ledger")[0] == 200
+
+
+async def test_the_gateways_file_is_read_again(tmp_path: Path) -> None:
+    def named(name: bytes) -> bytes:
+        return b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n" + name
+
+    async def becomes(running: Running, name: bytes) -> None:
+        request = b"GET /gateway/api/ HTTP/1.1\r\nhost: x\r\n\r\n"
+        async with asyncio.timeout(30):
+            while (await ask(running, request)).body != name:
+                await asyncio.sleep(0.05)
+
+    async with origin(named(b"a")) as first, origin(named(b"b")) as second, serving(tmp_path, first.port) as running:
+        await becomes(running, b"a")
+        file = tmp_path / "gateway.toml"
+        file.write_text(file.read_text().replace(str(first.port), str(second.port)))
+        await becomes(running, b"b")
+        file.write_text("[services.api]\nendpoints = 3\n")
+        running.process.send_signal(signal.SIGHUP)
+        async with asyncio.timeout(30):
+            while "the configuration is refused" not in running.log:
+                await asyncio.sleep(0.05)
+        await becomes(running, b"b")
+
+
+async def test_tls(tmp_path: Path) -> None:
+    authority = trustme.CA()
+
+    def issue(*names: str) -> None:
+        found = authority.issue_cert("127.0.0.1", *names)
+        (tmp_path / "both.pem").write_bytes(found.private_key_and_cert_chain_pem.bytes())
+
+    issue()
+    async with origin(OK) as upstream:
+        variables = {"FLATWATER_SERVER_TLS_CERTIFICATE": "both.pem", "FLATWATER_SERVER_TOKEN": "secret"}
+        async with serving(tmp_path, upstream.port, **variables) as running:
+            running.trust = ssl.create_default_context()
+            authority.configure_trust(running.trust)
+            assert running.address.startswith("https://127.0.0.1:")
+            assert running.ask("GET", "/livez")[0] == 200
+            assert running.ask("GET", "/api/info", headers={"Authorization": "Bearer secret"})[0] == 200
+            assert await asyncio.to_thread(told, running, "/gateway/api/") == (200, b"hi", "")
+            status, _, cookie = await asyncio.to_thread(told, running, "/?token=secret")
+            assert status == 303
+            assert "; Secure" in cookie
+            assert b"x-forwarded-proto: https" in upstream.heads[0].lower()
+            issue("new.example")
+            running.process.send_signal(signal.SIGHUP)
+            async with asyncio.timeout(30):
+                while "new.example" not in await asyncio.to_thread(names, running):
+                    await asyncio.sleep(0.05)
+
+
+def told(running: Running, path: str) -> tuple[int, bytes, str]:
+    """Status, body and cookie of an answer, redirections not followed."""
+    connection = http.client.HTTPSConnection("127.0.0.1", running.port, timeout=30, context=running.trust)
+    with contextlib.closing(connection):
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        return answer.status, answer.read(), answer.headers.get("set-cookie", "")
+
+
+def names(running: Running) -> set[str]:
+    """The names in the server's certificate."""
+    assert running.trust is not None
+    with (
+        socket.create_connection(("127.0.0.1", running.port), 30) as plain,
+        running.trust.wrap_socket(plain, server_hostname="127.0.0.1") as wrapped,
+    ):
+        found: Any = wrapped.getpeercert()
+        return {name for _, name in found["subjectAltName"]}
+
+
+def test_a_certificate_that_does_not_serve_is_told(tmp_path: Path) -> None:
+    (tmp_path / "cert.pem").write_text("nothing")
+    with launched(tmp_path, FLATWATER_SERVER_TLS_CERTIFICATE="cert.pem") as running:
+        assert running.process.wait(30) != 0
+        assert "the file holds none [cert.pem]" in running.log
 
 
 async def test_dawdlers_are_cut_off_and_others_refused(tmp_path: Path) -> None:

@@ -13,10 +13,21 @@ from flatwater.gateway.freshness import Policy
 from flatwater.gateway.health import Check, Ejection
 from flatwater.gateway.rate import RateRule
 from flatwater.gateway.retry import RetryRule
+from flatwater.listener.certificate import Version
+
+
+class Identity(msgspec.Struct, frozen=True, kw_only=True):
+    """What a listener shows of itself to clients: PEM files. With a ``certificate`` it speaks TLS, from ``min_version``
+    on; the ``key`` may stand in the certificate's file."""
+
+    certificate: str = ""
+    key: str = ""
+    min_version: Version = "1.2"
 
 
 class Listen(msgspec.Struct, frozen=True, kw_only=True):
-    """Where ``flatwater gateway`` listens. ``head_s``: how long a client may take for the head of a request."""
+    """Where ``flatwater gateway`` listens. ``head_s``: how long a client may take for the head of a request, and for
+    the handshake of TLS."""
 
     host: str = "127.0.0.1"
     port: int = 8080
@@ -26,6 +37,7 @@ class Listen(msgspec.Struct, frozen=True, kw_only=True):
     head_s: float = 10.0
     write_s: float = 60.0
     drain_s: float = 30.0
+    tls: Identity = Identity()
 
 
 class Front(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,11 +92,12 @@ class Overload(msgspec.Struct, frozen=True, kw_only=True):
 
 class Admin(msgspec.Struct, frozen=True, kw_only=True):
     """A listener for operators: /livez, /readyz, /metrics, /api/gateway. ``port`` 0: none. Off loopback it needs a
-    ``token``, which callers send as ``Authorization: Bearer``."""
+    ``token``, which callers send as ``Authorization: Bearer``. ``tls``: with the certificate of [listen.tls]."""
 
     host: str = "127.0.0.1"
     port: int = 0
     token: str = ""
+    tls: bool = False
 
 
 class Endpoint(msgspec.Struct, frozen=True):

@@ -17,9 +17,10 @@ import msgspec
 
 from flatwater.errors import Problem, SettingError
 from flatwater.gateway.balance import BALANCES
-from flatwater.gateway.config import Config, Endpoint, Overload, Service
+from flatwater.gateway.config import Config, Endpoint, Listen, Overload, Service
 from flatwater.gateway.pool import origin
 from flatwater.listener.address import is_loopback
+from flatwater.listener.certificate import Certificate, CertificateError
 from flatwater.quantity import measure
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -203,16 +204,31 @@ class Reader:
 
     def _tls(self, key: str, service: Service) -> Any:
         """The section with its files made absolute, each of which must be there."""
-        tls = service.tls
-        for name in ("ca_file", "certificate", "key"):
-            if given := getattr(tls, name):
+        return self._files(f"{key}.tls", service.tls, ("ca_file", "certificate", "key"))
+
+    def _files(self, key: str, section: Any, names: tuple[str, ...]) -> Any:
+        for name in names:
+            if given := getattr(section, name):
                 path = self._folder / given
                 if not path.is_file():
-                    self._wrong(f"{key}.tls.{name}", f"there is no file {path}", "check the path")
-                tls = msgspec.structs.replace(tls, **{name: str(path)})
-        if tls.key and not tls.certificate:
-            self._wrong(f"{key}.tls.key", "a key without a certificate", "give certificate too")
-        return tls
+                    self._wrong(f"{key}.{name}", f"there is no file {path}", "check the path")
+                section = msgspec.structs.replace(section, **{name: str(path)})
+        if section.key and not section.certificate:
+            self._wrong(f"{key}.key", "a key without a certificate", "give certificate too")
+        return section
+
+    def _listen(self, listen: Listen) -> Listen:
+        """With a certificate that serves."""
+        if not 0 <= listen.port <= 65535:
+            self._wrong("listen.port", f"{listen.port} is no port", "give one of 0 to 65535")
+        before = len(self.problems)
+        tls = self._files("listen.tls", listen.tls, ("certificate", "key"))
+        if tls.certificate and len(self.problems) == before:
+            try:
+                Certificate(tls.certificate, tls.key, min_version=tls.min_version)
+            except CertificateError as error:
+                self._wrong("listen.tls.certificate", f"{error.where}: {error.message}", error.hint)
+        return msgspec.structs.replace(listen, tls=tls)
 
     def _front(self, values: dict[str, Any]) -> None:
         front = values.get("front")
@@ -225,12 +241,12 @@ class Reader:
         shares = (overload.shrink_percent, overload.drain_percent, overload.refuse_percent)
         if not 3 < shares[0] <= shares[1] <= shares[2] <= 100 or overload.drain_lag_s > overload.refuse_lag_s:
             self._wrong("overload", "the levels are not in order", "shrink ≤ drain ≤ refuse, percent up to 100")
-        listen = values.get("listen")
-        if listen is not None and listen.port > 65535:
-            self._wrong("listen.port", f"{listen.port} is no port", "give one of 0 to 65535")
+        values["listen"] = listen = self._listen(values.get("listen") or Listen())
         admin = values.get("admin")
         if admin is not None and admin.port > 65535:
             self._wrong("admin.port", f"{admin.port} is no port", "give one of 0 (none) to 65535")
+        if admin is not None and admin.tls and not listen.tls.certificate:
+            self._wrong("admin.tls", "there is no certificate", "give listen.tls.certificate")
         if admin is not None and not admin.token and not is_loopback(admin.host):
             self._wrong("admin.host", f"{admin.host} can be reached by others", "set admin.token")
 
@@ -269,6 +285,8 @@ def _example(name: str, type_: Any) -> str:
         return 'give a size ("64 KiB"); without a unit it is bytes'
     if unit == "seconds":
         return 'give a duration ("250ms", "30s"); without a unit it is seconds'
+    if choices := typing.get_args(type_) if typing.get_origin(type_) is typing.Literal else ():
+        return f"choose {' or '.join(map(repr, choices))}"
     return f"give {'a list of text' if 'tuple' in str(type_) else getattr(type_, '__name__', str(type_))}"
 
 

@@ -13,20 +13,20 @@ from collections.abc import Callable
 from pathlib import Path
 
 from flatwater.bounded import Ledger
-from flatwater.errors import FlatwaterError
 from flatwater.gateway.admin import Admin
 from flatwater.gateway.config import Config
-from flatwater.gateway.document import load
 from flatwater.gateway.front import Hall
 from flatwater.gateway.gateway import Gateway
 from flatwater.gateway.overload import Read
-from flatwater.listener.address import authority, bound
+from flatwater.gateway.reload import reload
+from flatwater.listener.address import bound, url
+from flatwater.listener.certificate import Certificate
 from flatwater.listener.departure import Departure
 from flatwater.listener.server import Server, new_loop
+from flatwater.listener.watch import Watch
 
 log = logging.getLogger(__name__)
 
-_LOOK_EVERY_S = 1.0  # at the file's time of change
 _CLOSE_S = 5.0
 _MAX_OPERATORS = 50  # connections of the admin listener
 
@@ -41,8 +41,8 @@ def serve(
 ) -> None:
     """Answer until SIGTERM or SIGINT; then drain for up to ``listen.drain_s``, which a second signal cuts short.
 
-    SIGHUP, or a change of the file, loads it again; one that is wrong is refused and logged. Raises FlatwaterError when
-    the gateway cannot start.
+    SIGHUP, or a change of the file, loads it again; one that is wrong is refused and logged. So it goes with the files
+    of its certificate. Raises FlatwaterError when the gateway cannot start.
     """
     with contextlib.ExitStack() as stack:
         listen, admin = config.listen, config.admin
@@ -83,46 +83,53 @@ class Process:
         self._on_ready = on_ready
         self._gateway = Gateway(config, ledger=ledger, read_memory=read_memory)
         self._departure = Departure(config.listen.drain_s)
-        self._seen = _stamp(path)
+        tls = config.listen.tls
+        self._certificate = (
+            Certificate(tls.certificate, tls.key, min_version=tls.min_version) if tls.certificate else None
+        )
+        self._watches = [Watch([path], self._load)]
+        if self._certificate is not None:
+            self._watches.append(self._certificate.watch())
 
     async def run(self) -> None:
-        with self._departure.signals({signal.SIGHUP: self.reload}):
+        with self._departure.signals({signal.SIGHUP: self._reload}):
             async with self._gateway as gateway:
                 hall = Hall(gateway.app, self._config.listen, self._config.front, gateway.tasks, ledger=self._ledger)
                 server = Server(
                     gateway.app,
+                    certificate=self._certificate,
+                    handshake_s=self._config.listen.head_s,
                     on_started=self._started,
-                    lifespan="off",
                     http=hall.connection,
+                    backlog=self._config.listen.backlog,
                     date_header=False,
                     timeout_graceful_shutdown=max(1, round(_CLOSE_S)),
                 )
                 gateway.background.start(self._wait_and_drain(server, hall), name="drain")
-                gateway.background.start(self._watch_file(), name="watch of the configuration")
+                for watch in self._watches:
+                    gateway.background.start(watch.run(), name="watch of files")
                 async with hall.sweeper:
                     if self._desk is not None:
                         gateway.background.start(self._operators(self._desk), name="admin listener")
                     await server.serve(sockets=[self._socket])
         log.info("stopped")
 
-    def reload(self) -> bool:
-        """Load the file again; False when it is refused."""
-        self._seen = _stamp(self._path)
-        try:
-            restart = self._gateway.reload(load(self._path))
-        except FlatwaterError as error:
-            log.error("the configuration is refused, the one in force stays: %s", error)
-            return False
-        log.info("configuration loaded from %s", self._path)
-        if restart:
-            log.warning("changes of %s take a restart", ", ".join(f"[{section}]" for section in restart))
-        return True
+    def _load(self) -> None:
+        reload(self._gateway, self._path)
+
+    def _reload(self) -> None:
+        for watch in self._watches:
+            watch.act()
 
     async def _operators(self, desk: socket.socket) -> None:
         """The admin listener; it answers until everything else has ended."""
         admin = Admin(self._gateway, token=self._config.admin.token)
         server = Server(
-            admin, lifespan="off", http="httptools", limit_concurrency=_MAX_OPERATORS, timeout_graceful_shutdown=1
+            admin,
+            certificate=self._certificate if self._config.admin.tls else None,
+            http="httptools",
+            limit_concurrency=_MAX_OPERATORS,
+            timeout_graceful_shutdown=1,
         )
         try:
             await server.serve(sockets=[desk])
@@ -132,16 +139,9 @@ class Process:
             raise
 
     def _started(self) -> None:
-        where = authority(self._socket)
-        self._on_ready(f"http://{where}")
-        log.info("listening on %s, pid %s", where, os.getpid())
-
-    async def _watch_file(self) -> None:
-        while True:
-            await asyncio.sleep(_LOOK_EVERY_S)
-            stamp = _stamp(self._path)
-            if stamp != self._seen and stamp is not None:
-                self.reload()
+        address = url(self._socket, tls=self._certificate is not None)
+        self._on_ready(address)
+        log.info("listening on %s, pid %s", address, os.getpid())
 
     async def _wait_and_drain(self, server: Server, hall: Hall) -> None:
         """New connections are refused at once, requests under way are finished, then everything closes."""
@@ -164,15 +164,6 @@ class Process:
             async with asyncio.timeout(self._config.listen.drain_s):
                 while len(app) or hall.connections:  # noqa: ASYNC110
                     await asyncio.sleep(0.02)
-
-
-def _stamp(path: Path) -> tuple[int, int, int] | None:
-    """What changes with the file, whether it is written or replaced."""
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_mtime_ns, found.st_size, found.st_ino
 
 
 def _announce(address: str) -> None:

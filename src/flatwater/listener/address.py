@@ -52,10 +52,10 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def authority(sock: socket.socket) -> str:
-    """The address of a socket as a URL names it: ``127.0.0.1:8350``, ``[::1]:8350``."""
+def url(sock: socket.socket, *, tls: bool) -> str:
+    """The address of a socket as a URL: ``http://127.0.0.1:8350``, ``https://[::1]:8350``."""
     host, port = sock.getsockname()[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return f"http{'s' if tls else ''}://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 def _refused(error: OSError, host: str, port: int, section: str, flag: str) -> ListenError:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import signal
 import socket
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import msgspec
 from msgspec.structs import replace
@@ -16,12 +18,15 @@ from flatwater.bounded import TaskGroup
 from flatwater.bounded.notify import Notifier
 from flatwater.gateway.config import Front, Listen
 from flatwater.gateway.front import Hall
-from flatwater.listener.address import authority, bound
+from flatwater.gateway.reload import reload
+from flatwater.listener.address import bound, url
+from flatwater.listener.certificate import Certificate
 from flatwater.listener.departure import Departure
 from flatwater.listener.server import Server, new_loop
+from flatwater.listener.watch import Watch
 from flatwater.server.app import Attachment, DriverOf, application, opened, with_token
 from flatwater.server.auth import MAX_TARGET_BYTES
-from flatwater.server.gate import Reception
+from flatwater.server.gate import Reception, mounted
 from flatwater.server.service import Service
 from flatwater.settings import Settings
 
@@ -87,11 +92,13 @@ class Process:
         self._on_instruments = on_instruments
         self._notifier = Notifier()
         self._departure = Departure(settings.server.drain_s)
+        self._watches: list[Watch] = []
+        self._certificate = _certificate(settings)
 
     async def run(self, driver: DriverOf | None, attachments: Sequence[Attachment]) -> None:
         """Open everything, answer until a signal, drain, close everything."""
         max_tasks = self._settings.server.max_connections
-        with self._departure.signals():
+        with self._departure.signals({signal.SIGHUP: self._reload}):
             async with (
                 opened(self._settings, driver=driver, attachments=attachments, notifier=self._notifier) as service,
                 TaskGroup("server requests", max_tasks=max_tasks, ledger=service.ledger) as requests,
@@ -99,13 +106,18 @@ class Process:
                 hall = self._hall(service, requests)
                 server = Server(
                     hall.app,
+                    certificate=self._certificate,
+                    handshake_s=self._settings.server.head_timeout_s,
                     on_started=self._started,
-                    lifespan="off",
                     http=hall.connection,
+                    backlog=_BACKLOG,
                     date_header=False,
                     timeout_graceful_shutdown=max(1, round(_CONNECTIONS_S)),
                 )
                 service.tasks.start(self._wait_and_drain(service, server), name="drain")
+                self._watches = self._watched(service)
+                for watch in self._watches:
+                    service.tasks.start(watch.run(), name="watch of files")
                 async with hall.sweeper:
                     await server.serve(sockets=[self._listener])
         log.info("stopped")
@@ -121,16 +133,28 @@ class Process:
         app = Reception(application(self._settings), service, front)
         return Hall(app, listen, front, requests, ledger=service.ledger, name="server clients")
 
+    def _watched(self, service: Service) -> list[Watch]:
+        """What is read again when it changes: the certificate and the gateway's file."""
+        found = [self._certificate.watch()] if self._certificate is not None else []
+        if (gateway := service.gateway) is not None:
+            path = Path(self._settings.gateway.config)
+            found.append(Watch([path], lambda: reload(gateway, path, mounted)))
+        return found
+
+    def _reload(self) -> None:
+        for watch in self._watches:
+            watch.act()
+
     def _started(self) -> None:
-        where = authority(self._listener)
+        address = url(self._listener, tls=self._certificate is not None)
         server = self._settings.server
         token = f"?token={server.token}" if self._token_was_made else ""
-        self._on_ready(f"http://{where}/{token}")
+        self._on_ready(f"{address}/{token}")
         if not server.token:  # else the page has it already
-            self._on_instruments(f"http://{where}/?token={server.diagnostic_token}#/memory")
+            self._on_instruments(f"{address}/?token={server.diagnostic_token}#/memory")
         host, port = self._listener.getsockname()[:2]
         log.info("listening", extra={"host": host, "port": port, "pid": os.getpid()})
-        self._notifier.ready(f"listening on {where}")
+        self._notifier.ready(f"listening on {address}")
 
     async def _wait_and_drain(self, service: Service, server: Server) -> None:
         await self._departure.asked()
@@ -141,6 +165,13 @@ class Process:
         finally:
             service.engine.events.stop()  # live streams end, or they would keep the server from leaving
             server.should_exit = True
+
+
+def _certificate(settings: Settings) -> Certificate | None:
+    server = settings.server
+    if not server.tls_certificate:
+        return None
+    return Certificate(server.tls_certificate, server.tls_key, min_version=server.tls_min_version)
 
 
 async def _drained(service: Service, timeout_s: float) -> None:

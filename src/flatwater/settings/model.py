@@ -40,7 +40,9 @@ class ServerSettings(Struct, frozen=True, kw_only=True):
     max_body_bytes: Annotated[Bytes, Meta(description="Largest request body.")] = 2 * 1024**2
     body_timeout_s: Annotated[Seconds, Meta(description="Time to receive a request body.")] = 30.0
     compatibility: Annotated[bool, Meta(description="Answer the calls of the known systems, too.")] = True
-    head_timeout_s: Annotated[Seconds, Meta(description="Time to receive the head of a request.")] = 10.0
+    head_timeout_s: Annotated[
+        Seconds, Meta(description="Time to receive the head of a request, and for the handshake of TLS.")
+    ] = 10.0
     request_timeout_s: Annotated[Seconds, Meta(description="A request that takes longer is answered 504.")] = 30.0
     write_timeout_s: Annotated[Seconds, Meta(description="A client that takes nothing for this long is cut off.")] = (
         20.0
@@ -49,6 +51,11 @@ class ServerSettings(Struct, frozen=True, kw_only=True):
     max_connections: Annotated[Count, Meta(description="Connections and requests at once; more are answered 503.")] = (
         1000
     )
+    tls_certificate: Annotated[
+        str, Meta(description="PEM file: the server speaks TLS. It is read again when it changes, and on SIGHUP.")
+    ] = ""
+    tls_key: Annotated[str, Meta(description="PEM file of its key; empty: the key stands in the same file.")] = ""
+    tls_min_version: Annotated[Literal["1.2", "1.3"], Meta(description="Lowest version of TLS that is spoken.")] = "1.2"
     drain_s: Annotated[
         Seconds, Meta(description="On SIGTERM, time for running work to end before it is released to the store.")
     ] = 20.0

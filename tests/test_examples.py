@@ -5,14 +5,20 @@ The programs of examples/leaks are run by tests/gallery.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
+import redis
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 FLATWATER = ["-m", "flatwater.cli"]
@@ -81,6 +87,86 @@ def test_transport(tmp_path: Path) -> None:
 def test_the_settings_are_valid(tmp_path: Path) -> None:
     shown = printed(tmp_path, *FLATWATER, "config", "check", "--config", EXAMPLES / "flatwater.toml")
     assert "flow.example" in shown
+
+
+class Work:
+    """``flatwater guard`` in a folder, around the worker of an example."""
+
+    def __init__(self, folder: Path, *words: str, **variables: str) -> None:
+        self.folder = folder
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("FLATWATER")}
+        self.environment = environment | {"PYTHONPATH": str(EXAMPLES), **variables}
+        self.words = [sys.executable, *FLATWATER, "guard", "--", sys.executable, "-m", *words]
+
+    def call(self, *words: str | Path) -> str:
+        command = [sys.executable, *map(str, words)]
+        done = subprocess.run(
+            command, cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=90, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def until(self, done: Callable[[], bool]) -> str:
+        """The report of a guard that ran until then."""
+        with (self.folder / "log").open("wb") as log:
+            guard = subprocess.Popen(self.words, cwd=self.folder, env=self.environment, stdout=log, stderr=log)
+        try:
+            deadline = time.monotonic() + 90
+            while not done():
+                assert time.monotonic() < deadline, (self.folder / "log").read_text()[-3000:]
+                time.sleep(0.2)
+        finally:
+            guard.terminate()
+            guard.wait(30)
+        return self.call(*FLATWATER, "guard", "report")
+
+
+def growing(report: str) -> str:
+    """The first task of the report's table, which grows most, if its growth is sure."""
+    lines = report.splitlines()
+    row = lines[next(number for number, line in enumerate(lines) if line.startswith("task ")) + 1]
+    assert " ± " in row, report
+    return re.split(r"\s{2,}", row)[0]
+
+
+def test_guard_huey(tmp_path: Path) -> None:
+    work = Work(tmp_path, "huey.bin.huey_consumer", "guard_huey.huey", "-w", "2", "-q")
+    work.call(EXAMPLES / "guard_huey.py")
+    left = "import guard_huey; print(len(guard_huey.huey))"
+    report = work.until(lambda: work.call("-c", left) == "0\n")
+    assert growing(report) == "read_order"
+    assert "given back" in report
+
+
+def test_guard_celery(tmp_path: Path, redis_url: str) -> None:
+    words = ["celery", "-A", "guard_celery", "worker", "-c", "2", "--loglevel", "WARNING", "--without-mingle"]
+    work = Work(tmp_path, *words, BROKER=redis_url)
+    work.call(EXAMPLES / "guard_celery.py")
+    with contextlib.closing(redis.Redis.from_url(redis_url)) as queue:
+        report = work.until(lambda: not queue.llen("celery") and not queue.hlen("unacked"))
+    assert growing(report) == "shop.read_order"
+
+
+def test_guard_asgi(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    asked = iter(range(10**6))
+
+    def ask() -> bool:
+        """Until the process has left and its successor serves."""
+        number = next(asked)
+        path = f"orders/{number}" if number * 7919 % 1000 < 600 else "health"
+        with contextlib.suppress(OSError), urlopen(f"http://127.0.0.1:{port}/{path}", timeout=10) as answer:
+            assert answer.read() in (b"well\n", f"order {number}\n".encode())
+            return (tmp_path / "log").read_text().count("Application startup complete") >= 2
+        return False
+
+    def enough() -> bool:
+        return any(ask() for _ in range(50))
+
+    app = f"{(EXAMPLES / 'guard_asgi.py').stem}:app"
+    report = Work(tmp_path, "uvicorn", app, "--port", str(port), "--no-access-log").until(enough)
+    assert growing(report) == "GET /orders/{number}"
 
 
 @pytest.mark.parametrize("file", sorted(EXAMPLES.glob("*.json")), ids=lambda file: file.name)

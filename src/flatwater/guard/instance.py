@@ -131,13 +131,12 @@ class Instance:
             return Ending("lost", "SIGKILL from elsewhere", True)
         if code is not None and code < 0:
             name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
-            if self.leaving:
-                return Ending("recycled", f"{self.leaving} ({name})", False)
-            return Ending("crash", f"died of {name}", True)
-        if self.leaving:
-            reason = "stopped" if self.leaving == "stop" else "recycled"
-            return Ending(reason, f"{self.leaving} (status {code})", False)
-        return Ending("exit" if code == 0 else "crash", f"exit status {code}", code != 0)
+            return self._asked(name) or Ending("crash", f"died of {name}", True)
+        return self._asked(f"status {code}") or Ending("exit" if code == 0 else "crash", f"exit status {code}", code != 0)
+
+    def _asked(self, how: str) -> Ending | None:
+        reason = "stopped" if self.leaving == "stop" else "recycled"
+        return Ending(reason, f"{self.leaving} ({how})", False) if self.leaving else None
 
     def _signal(self, pid: int, number: signal.Signals) -> None:
         try:

@@ -19,6 +19,7 @@ from typing import Any, cast
 
 from flatwater import __version__
 from flatwater.memory import heap
+from flatwater.memory.bound import bounds
 from flatwater.memory.heap_graph import Child
 from flatwater.memory.heap_model import HeapError
 from flatwater.memory.maker import types_made, watch
@@ -60,6 +61,7 @@ command(hold)
 command(lengths)
 command(work_done)
 command(instances)
+command(bounds)
 command(watch)
 command(types_made)
 

@@ -29,6 +29,7 @@ from flatwater.memory.suspect import Suspect
 from flatwater.memory.target import Target
 from flatwater.memory.verdict import MIN_PYTHON, Evidence, Part, Verdict, idle_collector, judge
 from flatwater.memory.work import RUNNING
+from flatwater.quantity import size
 
 LOOK_SHARE = 0.65
 """Part of the window in which nothing but looking happens; tracing, which itself takes memory, has the rest."""
@@ -39,6 +40,8 @@ TYPES_ASKED = 3
 SWELLING = 128 << 10
 """Bytes that a buffer must gain in the window to be a suspect."""
 INSTANCES = 16
+FILLING_SHARE = 0.05
+"""Of the memory that is left, what a container with a bound may still take without being a leak."""
 FOREIGN = 0.2
 """Objects of C extensions for each entry of a container from which it may own native memory."""
 EXPLAINED = 0.3
@@ -133,6 +136,8 @@ class _Diagnosing:
         rows, kinds = growth.growing(seen), growth.growing_types(seen)
         self.progress("asking who holds it", 0.65)
         found, garbage = self._owners(rows, kinds, seen, begin, end)
+        room = Room(self.target.pid)
+        found, filling = self._unbounded(found, room)
         held = sum(one.bytes_per_s for one in found if not one.weak and not one.unreachable)
         facts = evidence.assemble(
             outside.points,
@@ -140,8 +145,9 @@ class _Diagnosing:
             begin,
             end,
             [one for one in found if not one.unreachable],
-            Room(self.target.pid),
+            room,
             container_per_s=held,
+            filling_per_s=filling,
             foreign=any(one.foreign >= FOREIGN * one.length > 0 for one in found if not one.weak),
             garbage=garbage,
         )
@@ -235,6 +241,24 @@ class _Diagnosing:
         except HeapError as error:
             self.notes.append(f"no owners: {error}")
             return [], (0, 0)
+
+    def _unbounded(self, found: list[Suspect], room: Room) -> tuple[list[Suspect], float]:
+        """The suspects without those that are filling up to a bound which is near, and what these gain each second."""
+        asked = [one for one in found if one.what == "container" and one.merged == 1 and one.path is not None]
+        pairs = [suspect.bounded_by(one) for one in asked]
+        if not pairs:
+            return found, 0.0
+        full: list[Suspect] = []
+        for one, bound in zip(asked, self.target.ask("bounds", pairs=pairs), strict=True):
+            if bound is None or not one.length <= bound:
+                continue
+            more = one.retained / max(one.length, 1) * (bound - one.length)
+            if more <= FILLING_SHARE * (room.headroom or 0):
+                full.append(one)
+                self.notes.append(
+                    f"not counted as growth: {one.owner} fills up to its bound of {bound:,} entries, {size(more)} more"
+                )
+        return [one for one in found if one not in full], sum(one.bytes_per_s for one in full)
 
     def _anchored(self, found: list[Suspect], before: Outline, begin: Ends, end: Ends) -> list[Suspect]:
         """The suspects, and who holds the growth that they do not explain, by comparing with a second snapshot."""

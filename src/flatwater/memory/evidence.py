@@ -173,6 +173,7 @@ def assemble(
     room: Room,
     *,
     container_per_s: float,
+    filling_per_s: float = 0.0,
     foreign: bool = False,
     garbage: tuple[int, int] = (0, 0),
 ) -> Evidence:
@@ -191,6 +192,7 @@ def assemble(
         object_bytes=(before, after),
         container_per_s=container_per_s,
         containers=len(growing),
+        filling_per_s=filling_per_s,
         foreign=foreign,
         garbage=garbage[0],
         garbage_count=garbage[1],

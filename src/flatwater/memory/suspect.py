@@ -24,6 +24,7 @@ NOISE = (
 """Owners that are never the leak: our own parts."""
 WEAK = ("WeakSet.", "WeakValueDictionary.", "WeakKeyDictionary.", "_weakrefset", "asyncio.tasks._scheduled_tasks")
 """Holders that keep nothing alive: they mirror a leak elsewhere."""
+_CACHE = "functools._lru_cache_wrapper"
 _BRANCH = 5  # steps of one class from which their names tell less than their number
 _MORE = re.compile(r"… ([\d,]+) more …")
 ITEMS = 200
@@ -181,6 +182,8 @@ def _look(graph: GraphLike, row: Growing) -> _Found | None:
     try:
         path = graph.path_to(None, address=row.address)
         node = graph.node(None, address=row.address)
+        if path.nodes[-2:-1] and path.nodes[-2].type == _CACHE:  # it holds the values, its dict only finds them
+            node = replace(node, retained=path.nodes[-2].retained)
         above = graph.dominators(None, address=row.address)
     except ObjectUnknown:
         return None
@@ -323,6 +326,12 @@ def by_type(
         made = replace(made, addresses=tuple(node.address for node in common.nodes[-2:]))
     held = through.total() - through.pop(0, 0)
     return made, max(through, key=lambda address: through[address]) if held > len(retained) / 2 else 0
+
+
+def bounded_by(one: Suspect) -> tuple[int, int]:
+    """Addresses of a container and of what holds it, which may know how long it can become; 0 for a root."""
+    holders = one.path.nodes[:-1] if one.path is not None else ()
+    return one.addresses[0], holders[-1].address if holders else 0
 
 
 def modules(found: Sequence[Suspect]) -> int:

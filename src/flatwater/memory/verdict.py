@@ -37,6 +37,10 @@ MIN_HELD = 16 << 20
 """Free or pinned memory, in bytes, from which it is a verdict although nothing grows."""
 HELD_SHARE = 0.4
 """… and of which share of the anonymous memory."""
+UNSURE = 0.25
+"""How far the bytes of a container's new entries may be above what its entries have on the average."""
+HOLES = 0.2
+"""Growth of malloc's free memory of which growing objects are this part comes of them."""
 OWNED = 0.3
 """Native growth of which a growing container's own entries are this part is most likely theirs, whatever they are."""
 MAX_LOST = 0.35
@@ -78,8 +82,9 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     """All that the verdict rests on.
 
     ``points`` come from the kernel, ``inner`` from the process. ``object_bytes`` are all objects' shallow bytes at the
-    window's begin and end, ``container_per_s`` what its growing containers gain in bytes, ``foreign`` whether their
-    entries may own memory outside Python, ``garbage`` the unreachable bytes at the end. ``pinned`` is what Python's
+    window's begin and end, ``container_per_s`` what its growing containers gain in bytes, ``filling_per_s`` what
+    those gain that have a bound (it is no growth), ``foreign`` whether their entries may own memory outside Python,
+    ``garbage`` the unreachable bytes at the end. ``pinned`` is what Python's
     arenas keep resident beyond their blocks, at begin and end; ``returnable`` malloc's free memory that is resident.
     ``collector`` (switched on) and ``thresholds`` say whether cycles are collected; ``headroom`` is what is left up to
     ``limit``.
@@ -91,6 +96,7 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     object_bytes: tuple[int, int] = (0, 0)
     container_per_s: float = 0.0
     containers: int = 0
+    filling_per_s: float = 0.0
     foreign: bool = False
     garbage: int = 0
     garbage_count: int = 0
@@ -200,9 +206,14 @@ def judge(evidence: Evidence) -> Verdict:
 
 
 def _owned(parts: list[Part], evidence: Evidence) -> list[Part]:
-    """Native memory beside a growing container is most likely owned by its entries, when these can own any (sockets,
-    buffers, connections), or explain much of it themselves."""
+    """The parts, with what comes of growing objects given to them.
+
+    Native memory beside a growing container is most likely owned by its entries, when these can own any (sockets,
+    buffers, connections), or explain much of it themselves.
+    """
     kinds = [part.kind for part in parts]
+    if kinds[:1] == ["malloc-free"] and evidence.containers:  # what grows by being copied leaves holes behind
+        return sorted(parts, key=lambda part: part.kind != "python-objects" or part.per_s < HOLES * parts[0].per_s)
     if kinds[:1] != ["native"] or not evidence.containers:
         return parts
     native, rest = parts[0], [part for part in parts[1:] if part.kind != "python-objects"]
@@ -253,7 +264,8 @@ def _own(evidence: Evidence, of: Callable[[Inner], int | None]) -> list[tuple[fl
 
 def _growing(evidence: Evidence) -> list[Part]:
     parts = [part for find in (_threads, _python, _files) for part in [find(evidence)] if part is not None]
-    rest = _rest(evidence, sum(part.per_s for part in parts if part.kind != "page-cache"))
+    explained = sum(part.per_s for part in parts if part.kind != "page-cache")
+    rest = _rest(evidence, explained + evidence.filling_per_s)
     return parts if rest is None else [*parts, rest]
 
 
@@ -275,6 +287,7 @@ def _python(evidence: Evidence) -> Part | None:
     gained = (evidence.object_bytes[1] - evidence.object_bytes[0]) / seconds
     if blocks is None and not evidence.containers:
         return None
+    gained -= (1 + UNSURE) * evidence.filling_per_s
     per_s = max(gained, evidence.container_per_s if evidence.containers else 0.0, 0.0)
     if per_s * seconds < (MIN_PYTHON if evidence.containers else 4 * MIN_PYTHON):  # no holder shows: be surer
         return None

@@ -349,6 +349,24 @@ async def test_slow_client_holds_the_upstream_back(express: bool, ledger: Ledger
         assert (front.gateway.tasks.statistics().started == 2) is express
 
 
+async def test_client_that_reads_nothing_is_cut_off_in_the_end(ledger: Ledger) -> None:
+    """Not only when it reads again: until then it would hold the upstream's connection."""
+    large = b"HTTP/1.1 200 OK\r\ncontent-length: 33554432\r\n\r\n" + bytes(2**25)
+    more = "timeout = { first_byte_s = 20.0, idle_s = 0.5 }"
+    async with origin(scripted(large)) as upstream, gate(config(upstream.port, more), ledger) as front:
+        await warm(front)
+        reader, writer = await asyncio.open_connection("127.0.0.1", front.port, limit=65536)
+        writer.write(get())
+        await reader.readuntil(b"\r\n\r\n")
+        async with asyncio.timeout(20):
+            while len(front.gateway.app):
+                await asyncio.sleep(0.02)
+        assert front.gateway.history.latest(1)[0].reason == "idle_timeout"
+        assert pool(front).busy == 0
+        writer.transport.abort()
+        await front.at_rest()
+
+
 async def test_pipelined_requests_are_answered_in_order(ledger: Ledger) -> None:
     async with origin(scripted(ANSWERS["sized"])) as upstream, gate(config(upstream.port), ledger) as front:
         await warm(front)

@@ -12,7 +12,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
-from flatwater.gateway.error import GatewayError, OverloadError
+from flatwater.gateway.error import GatewayError, IdleTimeoutError, OverloadError, TotalTimeoutError
 from flatwater.gateway.forward import interim_to, may_have_trailers
 from flatwater.gateway.head import Head
 from flatwater.gateway.message import Header, Headers
@@ -76,10 +76,8 @@ class Express(Transit):
         try:
             if self.started or self._begin():
                 self._relay()
-        except Exception:
-            log.exception("a request failed: %s", self.request and self.request.path)
-            self._outlet.abort()
-            self._end()
+        except Exception as error:
+            self.fault(error)
 
     def forwarded(self) -> Request:
         self.request = request = self._head.forwarded(self._client, self.id)
@@ -97,6 +95,13 @@ class Express(Transit):
         """The client takes more."""
         if self.started:
             self.follow()
+
+    def fault(self, error: Exception) -> None:
+        """End the request after an exception that nobody expected."""
+        log.error("a request failed: %s %s", self._head.method, self._head.target, exc_info=error)
+        if self._outlet.lane is self:
+            self._outlet.abort()
+            self._end()
 
     def leave(self) -> None:
         if self.task is not None:
@@ -171,7 +176,7 @@ class Express(Transit):
     def _relay(self) -> None:
         outlet = self._outlet
         exchange = self.exchange
-        if exchange is None or outlet.paused:
+        if exchange is None or (outlet.paused and not isinstance(exchange.error, IdleTimeoutError | TotalTimeoutError)):
             return
         data = exchange.take()
         if exchange.complete:

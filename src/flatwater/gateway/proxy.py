@@ -213,11 +213,13 @@ class Proxy:
         except GatewayError as error:
             transit.refuse(error)
             self._count(transit, error)
-            return True
-        if exchange is None:
-            transit.hand_over()
+        except Exception as error:
+            transit.fault(error)
         else:
-            exchange.follow = transit.follow
+            if exchange is None:
+                transit.hand_over()
+            else:
+                exchange.follow = transit.follow
         return True
 
     async def go_on(self, transit: Express) -> None:

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from flatwater.bounded import Ledger
+from flatwater.bounded.schedule import Schedule
 from flatwater.gateway.cache import Answer, HttpCache, Miss, Stale, cache_key
-from flatwater.gateway.schedule import Schedule
 from flatwater.gateway.shelf import OVERHEAD_BYTES, PREFIX, Shelf
 
 KEYS = [b"k%d" % number for number in range(12)]

@@ -7,29 +7,27 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Hashable
-from heapq import heappop, heappush
 from math import inf
 from typing import Generic, NamedTuple, TypeVar, overload
 
 from flatwater.bounded.ledger import Ledger, Usage, check_bound
 from flatwater.bounded.room import Room
+from flatwater.bounded.schedule import Schedule
 from flatwater.errors import SettingError
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 D = TypeVar("D")
 
-_EXPIRED_PER_PUT = (
-    4  # how many due keys a put looks at: more than one, so that the schedule shrinks faster than it grows
-)
+_EXPIRED_PER_PUT = 4  # due keys that a put looks at: more than one, so that what is due goes away faster than it comes
+_SPANS = 64  # a key is found due at most this part of its time late; look-up itself is exact
 
 
 class CacheStatistics(Usage, frozen=True, kw_only=True):
     """``evictions`` = ``evicted_entries`` + ``evicted_bytes`` + ``expired`` + ``oversize_evictions``, by cause.
 
     ``oversize`` counts values refused for being larger than the whole cache; ``oversize_evictions`` the old values
-    that such refusals replaced. ``scheduled`` is the number of keys that wait for their expiry (at most about twice
-    the entries).
+    that such refusals replaced. ``scheduled`` places wait for their time, those of entries that left before included.
     """
 
     hits: int
@@ -47,6 +45,7 @@ class _Slot(NamedTuple, Generic[V]):
     value: V
     expires_at: float
     size: int
+    ticket: int  # in the schedule
 
 
 class Cache(Generic[K, V]):
@@ -77,7 +76,7 @@ class Cache(Generic[K, V]):
         self._sizeof = sizeof
         self._clock = clock
         self._slots = self._room.slots
-        self._schedule: _Schedule[K] = _Schedule(ttl_s)
+        self._schedule: Schedule[K] = Schedule(ttl_s / _SPANS, self._is_held)
         self._hits = self._misses = self._stored = 0
         self._expired = self._oversize = self._oversize_evictions = 0
         ledger.register(self)
@@ -119,10 +118,9 @@ class Cache(Generic[K, V]):
         if lifetime_s <= 0:
             return False
         expires_at = now + lifetime_s
-        self._room.put(key, _Slot(value, expires_at, size), size)
+        self._room.put(key, _Slot(value, expires_at, size, self._schedule.add(key, expires_at)), size)
         self._stored += 1
-        self._schedule.add(key, expires_at)
-        self._prune_schedule()
+        self._schedule.collect(len(self._slots))
         return True
 
     def delete(self, key: K) -> bool:
@@ -146,7 +144,7 @@ class Cache(Generic[K, V]):
 
     def clear(self) -> None:
         self._room.clear()
-        self._schedule = _Schedule(self._ttl_s)
+        self._schedule.clear()
 
     def statistics(self) -> CacheStatistics:
         room = self._room
@@ -180,53 +178,10 @@ class Cache(Generic[K, V]):
         self._expired += self._room.take(key)
 
     def _expire_due(self, now: float, max_keys: int) -> int:
-        before = self._expired
-        for key in self._schedule.due(now, max_keys):
-            slot: _Slot[V] | None = self._slots.peek(key)
-            if slot is not None and slot.expires_at <= now:  # not stored again meanwhile, for longer
-                self._expire(key)
-        return self._expired - before
+        gone = sum(self._room.take(key) for key in self._schedule.due(now, max_keys))
+        self._expired += gone
+        return gone
 
-    def _prune_schedule(self) -> None:
-        """Keys that were evicted or stored again leave their old place behind; rebuild when those are the majority."""
-        if len(self._schedule) > 2 * len(self._slots) + 1000:
-            fresh: _Schedule[K] = _Schedule(self._ttl_s)
-            for key, slot in self._slots.items():
-                fresh.add(key, slot.expires_at)
-            self._schedule = fresh
-
-
-class _Schedule(Generic[K]):
-    """Keys by the time at which they are due, in lists of keys due at about the same time: 8 bytes a key."""
-
-    def __init__(self, ttl_s: float) -> None:
-        self._width_s = ttl_s / 64  # a key is found due at most this much late; look-up itself is exact
-        self._lists: dict[int, list[K]] = {}
-        self._order: list[int] = []  # heap of the keys of _lists
-        self._count = 0
-
-    def add(self, key: K, at: float) -> None:
-        index = int(at / self._width_s) + 1  # the end of its span, so that all in it are due together
-        keys = self._lists.get(index)
-        if keys is None:
-            self._lists[index] = [key]
-            heappush(self._order, index)
-        else:
-            keys.append(key)
-        self._count += 1
-
-    def due(self, now: float, max_keys: int) -> list[K]:
-        """Take out up to ``max_keys`` keys whose span has passed."""
-        taken: list[K] = []
-        while self._order and self._order[0] * self._width_s <= now and len(taken) < max_keys:
-            keys = self._lists[self._order[0]]
-            room = max_keys - len(taken)
-            taken += keys[-room:]
-            del keys[-room:]
-            if not keys:
-                del self._lists[heappop(self._order)]
-        self._count -= len(taken)
-        return taken
-
-    def __len__(self) -> int:
-        return self._count
+    def _is_held(self, key: K, ticket: int) -> bool:
+        slot: _Slot[V] | None = self._slots.peek(key)
+        return slot is not None and slot.ticket == ticket

@@ -11,7 +11,7 @@ from struct import Struct
 
 from flatwater.bounded import Usage, check_bound
 from flatwater.bounded.room import Room
-from flatwater.gateway.schedule import Schedule
+from flatwater.bounded.schedule import Schedule
 
 Packed = bytes | tuple[bytes, bytes]
 """Prefix, fixed part, head and body in one; or the body by itself."""
@@ -54,7 +54,7 @@ class Shelf:
         self.max_age_s = max_age_s
         self.slots = self.room.slots
         self.get: Callable[[bytes], Packed | None] = self.slots.get
-        self._schedule = Schedule(max(0.1, max_age_s / _SPANS), self._is_held)
+        self._schedule: Schedule[bytes] = Schedule(max(0.1, max_age_s / _SPANS), self._is_held)
         self._stored = self._expired = 0
         self._oversize = self._oversize_evictions = self._shrunk = self._deleted = 0
 

@@ -10,25 +10,28 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from heapq import heapify, heappop, heappush
+from typing import Generic, TypeVar
+
+K = TypeVar("K")
 
 _CHUNK = 1024
 _SPARE = 4096  # places left behind that are not worth collecting
 
 
-class Schedule:
+class Schedule(Generic[K]):
     """``is_held(key, ticket)`` says whether ``key`` still stands where :meth:`add` put it under ``ticket``."""
 
-    def __init__(self, span_s: float, is_held: Callable[[bytes, int], bool]) -> None:
+    def __init__(self, span_s: float, is_held: Callable[[K, int], bool]) -> None:
         self._span_s = span_s  # a key is found due at most this much late
         self._is_held = is_held
-        self._chunks: dict[int, list[bytes]] = {}
+        self._chunks: dict[int, list[K]] = {}
         self._open: dict[int, int] = {}  # span → ticket of the chunk that takes its keys
         self._due: list[tuple[int, int]] = []  # heap of (span, ticket)
         self._turn: deque[int] = deque()  # tickets, in the order of collection
         self._last = 0
         self._count = 0
 
-    def add(self, key: bytes, at: float) -> int:
+    def add(self, key: K, at: float) -> int:
         """Note that ``key`` is due at ``at``; return its ticket (32 bits, never 0)."""
         span = int(at / self._span_s) + 1
         ticket = self._open.get(span)
@@ -39,9 +42,9 @@ class Schedule:
         self._count += 1
         return ticket
 
-    def due(self, now: float, max_keys: int) -> list[bytes]:
+    def due(self, now: float, max_keys: int) -> list[K]:
         """Take out up to ``max_keys`` keys whose time has passed, those still held."""
-        found: list[bytes] = []
+        found: list[K] = []
         while self._due and max_keys > 0 and self._due[0][0] * self._span_s <= now:
             span, ticket = self._due[0]
             chunk = self._chunks.get(ticket)
@@ -82,9 +85,9 @@ class Schedule:
         """Keys and places left behind."""
         return self._count
 
-    def _new_chunk(self, span: int) -> tuple[int, list[bytes]]:
+    def _new_chunk(self, span: int) -> tuple[int, list[K]]:
         self._last = ticket = self._last % 0xFFFF_FFFF + 1
-        chunk: list[bytes] = []
+        chunk: list[K] = []
         self._chunks[ticket] = chunk
         self._open[span] = ticket
         heappush(self._due, (span, ticket))

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.gateway.client_aiohttp import AiohttpClient
 from tests.gateway.origin import Origin, origin
 
 from flatwater.bounded import Ledger
 from flatwater.gateway.client import Client, HttpClient
-from flatwater.gateway.client_aiohttp import AiohttpClient
 from flatwater.gateway.error import GatewayError
 from flatwater.gateway.exchange import Timeouts
 from flatwater.gateway.message import RequestHead

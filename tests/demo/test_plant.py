@@ -120,7 +120,7 @@ async def test_a_loading_that_fails_is_tried_once_more(open_hall: Open):
         outcomes: Counter[Any] = Counter()
         for _ in range(12):
             run = await engine.submit("hall-ship", {"speed": SPEED})
-            outcome = await engine.result(run, 30)
+            outcome = await engine.result(run, 60)
             outcomes[outcome.state, outcome.outputs.get("caught")] += 1
             if outcome.state == State.SUCCEEDED:
                 await engine.store.writer.call(_refill, outcome.outputs["site"])
@@ -149,7 +149,7 @@ async def test_a_low_battery_is_charged(open_hall: Open):
     async with open_hall((robot,)) as (engine, fleet, demo):
         await demo.install()
         run = await engine.submit(CHARGE_CHECK, {"robot": "R1", "speed": SPEED})
-        outcome = await engine.result(run, 30)
+        outcome = await engine.result(run, 60)
         assert outcome.state == State.SUCCEEDED, outcome.error
         [info] = await fleet.robots()
         assert info.battery == pytest.approx(0.95, abs=0.02)

@@ -211,7 +211,7 @@ def done(folder: Path, run_id: str) -> list[tuple[str, Any]]:
 
 async def check_rest(engine: Engine, run_id: str) -> None:
     """Nothing of the run is left in memory or waiting."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while engine.scheduler.active or engine.statistics().contexts.live:
             await asyncio.sleep(0.002)
     assert (await engine.store.read(waiters.load, [run_id]))[run_id] == []

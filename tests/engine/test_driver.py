@@ -199,7 +199,7 @@ async def test_runs_go_on_with_their_robots_over_a_restart(store: Store, over: A
             assert len(held) == 2
         async with over(robots) as driver, Engine(store, driver=driver, options=options) as engine:
             for run in runs:
-                outcome = await engine.result(run, 30)
+                outcome = await engine.result(run, 60)
                 assert outcome.state == State.SUCCEEDED, outcome.error
         statistics = robots.statistics()
         assert (statistics.accepted, statistics.violations) == (6, 0)

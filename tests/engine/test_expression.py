@@ -311,10 +311,10 @@ def test_source_and_nesting_are_bounded() -> None:
 )
 def test_what_multiplies_is_stopped(source: str) -> None:
     """Each would touch millions of values; the library that was measured for this ran the first for minutes."""
-    begun = time.perf_counter()
+    begun = time.process_time()
     error = fault(source.replace("L", "[1,2,3,4,5,6,7,8,9,10,11,12]"))
     assert re.search(r"more than 200,000 steps|grows beyond", error.detail)
-    assert time.perf_counter() - begun < 30
+    assert time.process_time() - begun < 30
 
 
 def test_results_are_bounded_without_loops() -> None:
@@ -327,9 +327,9 @@ def test_results_are_bounded_without_loops() -> None:
 
 
 def test_a_pattern_cannot_backtrack() -> None:
-    begun = time.perf_counter()
+    begun = time.process_time()
     assert value("text.matches('(a+)+$')", {"text": "a" * 5_000 + "b"}) is False
-    assert time.perf_counter() - begun < 10
+    assert time.process_time() - begun < 10
 
 
 def test_nothing_is_shared_with_the_program() -> None:

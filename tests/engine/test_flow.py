@@ -15,7 +15,7 @@ from tests.engine.plan import b, plan
 async def run(engine: Engine, *blocks: Any, inputs: dict[str, Any] | None = None, **extra: Any) -> Any:
     declared = [(name, "JSONObject") for name in inputs or {}]
     saved = await engine.save(plan("flow", *blocks, inputs=extra.pop("declared", declared), **extra))
-    return await engine.result(await engine.submit(saved.id, inputs), 20)
+    return await engine.result(await engine.submit(saved.id, inputs), 60)
 
 
 async def test_serial_blocks_see_inputs_and_outputs_of_those_before(engine: Engine, trace: Trace) -> None:

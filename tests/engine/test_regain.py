@@ -27,7 +27,7 @@ async def failed(engine: Engine) -> str:
     await engine.store.writer.call(sites.save, [SiteSpec(id="A-1", group_name="A")], time.time())
     saved = await engine.save(TRANSPORT)
     run_id = await engine.submit(saved.id, {"times": 1})
-    assert (await engine.result(run_id, 10)).state == State.FAILED
+    assert (await engine.result(run_id, 60)).state == State.FAILED
     assert (await engine.store.read(sites.get, "A-1")).locked_run is None
     return run_id
 
@@ -40,7 +40,7 @@ async def test_a_retry_locks_what_the_run_had(engine: Engine, trace: Trace) -> N
     assert (await engine.result(run_id, 1)).state == State.FAILED
     await engine.store.writer.call(sites.unlock, "A-1", "somebody", None, time.time(), True)
     await engine.retry(run_id)
-    assert (await engine.result(run_id, 10)).state == State.FAILED  # Fail counts attempts within a run's attempt
+    assert (await engine.result(run_id, 60)).state == State.FAILED  # Fail counts attempts within a run's attempt
     changes = await engine.store.read(sites.changes, "A-1")
     assert [change.run_id for change in changes if '"locked_run":"' in change.change].count(run_id) == 2
 

@@ -34,7 +34,7 @@ class Site:
         await self.engine.save(plan("robots", *blocks, outputs=outputs), "robots")
         return await self.engine.submit("robots", **options)
 
-    async def until(self, true: Callable[[list[RobotInfo]], bool], timeout_s: float = 10.0) -> list[RobotInfo]:
+    async def until(self, true: Callable[[list[RobotInfo]], bool], timeout_s: float = 60.0) -> list[RobotInfo]:
         async with asyncio.timeout(timeout_s):
             while not true(found := await self.fleet.robots()):
                 await asyncio.sleep(0.005)
@@ -99,7 +99,7 @@ async def test_a_robot_brings_a_load(site: Site):
             "battery": "blocks.b8.batteryLevel", "at": "blocks.b9.station", "from": "blocks.b9.lastStation",
         },
     )  # fmt: skip
-    outcome = await site.engine.result(run, 20)
+    outcome = await site.engine.result(run, 60)
     assert outcome.state == State.SUCCEEDED, outcome.error
     assert outcome.outputs == {
         "agv": "R1", "robot": "R1", "load": "P-1", "battery": 0.9945, "at": "shelf", "from": "in",
@@ -112,7 +112,7 @@ async def test_more_runs_than_robots(site: Site):
     await site.engine.save(plan("robots", carry()), "robots")
     runs = [await site.engine.submit("robots") for _ in range(8)]
     for run in runs:
-        outcome = await site.engine.result(run, 30)
+        outcome = await site.engine.result(run, 60)
         assert outcome.state == State.SUCCEEDED, outcome.error
     await site.all_free()
     statistics = site.fleet.statistics()
@@ -150,7 +150,7 @@ async def test_robots_are_given_by_priority_then_arrival(open_site: Open):
             await asyncio.sleep(0.05)
 
         async def note(name: str) -> None:
-            await site.engine.result(waiting[name], 20)
+            await site.engine.result(waiting[name], 60)
             order.append(name)
 
         await asyncio.gather(*(note(name) for name in waiting))
@@ -161,11 +161,11 @@ async def test_one_who_cannot_be_served_holds_nobody_up(site: Site):
     picky = await site.start(b(1, "CSelectAgvBp", {"tag": "crane"}))
     await site.engine.save(plan("easy", carry()), "easy")
     easy = await site.engine.submit("easy")
-    assert (await site.engine.result(easy, 20)).state == State.SUCCEEDED
+    assert (await site.engine.result(easy, 60)).state == State.SUCCEEDED
     row = await site.engine.store.read(_run, picky)
     assert row.state in (State.WAITING, State.RUNNING)
     await site.engine.cancel(picky)
-    assert (await site.engine.result(picky, 20)).state == State.CANCELED
+    assert (await site.engine.result(picky, 60)).state == State.CANCELED
     assert await rows(site) == []
 
 
@@ -178,7 +178,7 @@ def _run(tx: Any, run_id: str) -> Any:
 async def test_a_failed_order_fails_the_block_with_the_robots_reason(open_site: Open):
     async with open_site(failures=(Failure(operation="ForkLoad", probability=1.0),)) as site:
         run = await site.start(carry())
-        outcome = await site.engine.result(run, 20)
+        outcome = await site.engine.result(run, 60)
         assert outcome.state == State.FAILED
         assert outcome.error_path == "-1/1/2"
         assert "ForkLoad at shelf failed" in (outcome.error or "")
@@ -189,7 +189,7 @@ async def test_each_attempt_is_an_order_of_its_own(open_site: Open):
     async with open_site(failures=(Failure(operation="Weigh", probability=0.5),), operation_s=0.1) as site:
         weigh = b(2, "CAgvOperationBp", {"scriptName": "Weigh"}, retry={"maxAttempts": 40, "delayMs": 1})
         run = await site.start(b(1, "CSelectAgvBp", default=[weigh]))
-        outcome = await site.engine.result(run, 30)
+        outcome = await site.engine.result(run, 60)
         assert outcome.state == State.SUCCEEDED, outcome.error
         statistics = site.fleet.statistics()
         assert statistics.violations == 0
@@ -204,10 +204,10 @@ def _step(tx: Any, run_id: str, path: str) -> Any:
 async def test_a_retried_run_sends_new_orders(open_site: Open):
     async with open_site(failures=(Failure(operation="ForkLoad", probability=1.0),)) as site:
         run = await site.start(carry())
-        assert (await site.engine.result(run, 20)).state == State.FAILED
+        assert (await site.engine.result(run, 60)).state == State.FAILED
     async with open_site() as site:
         await site.engine.retry(run)
-        outcome = await site.engine.result(run, 20)
+        outcome = await site.engine.result(run, 60)
         assert outcome.state == State.SUCCEEDED, outcome.error
         assert site.fleet.statistics().violations == 0
 
@@ -217,7 +217,7 @@ async def test_a_robot_is_free_for_the_catch_branch(open_site: Open):
     async with open_site(R1, failures=(Failure(operation="ForkLoad", probability=1.0, at="shelf"),)) as site:
         rescue = b(20, "CSelectAgvBp", default=[b(21, "CAgvOperationBp", {"targetSiteLabel": "in"})])
         run = await site.start(b(10, "TryCatchBp", {"swallowError": True}, try_=[carry()], catch=[rescue]))
-        outcome = await site.engine.result(run, 20)
+        outcome = await site.engine.result(run, 60)
         assert outcome.state == State.SUCCEEDED, outcome.error
         await site.all_free()
 
@@ -229,7 +229,7 @@ async def test_jumps_out_of_the_block_give_the_robot_back(open_site: Open):
             b(2, "RepeatNumBp", {"num": 5}, default=[jump]),
             b(5, "CSelectAgvBp", default=[b(6, "CAgvOperationBp", {"targetSiteLabel": "out"}), b(7, "ReturnBp")]),
         )
-        outcome = await site.engine.result(run, 20)
+        outcome = await site.engine.result(run, 60)
         assert outcome.state == State.SUCCEEDED, outcome.error
         await site.all_free()
 
@@ -243,7 +243,7 @@ async def test_a_canceled_run_stops_its_robot(open_site: Open, wait_s: float):
         order = (await site.fleet.robots())[0].order_id
         assert order is not None
         await site.engine.cancel(run)
-        assert (await site.engine.result(run, 20)).state == State.CANCELED
+        assert (await site.engine.result(run, 60)).state == State.CANCELED
         await site.all_free()
         status = await site.fleet.lookup(order)
         assert status is not None
@@ -257,14 +257,14 @@ async def test_a_stopped_branch_gives_its_robot_back(open_site: Open):
         await site.until(lambda robots: any(robot.order_id for robot in robots))
         await site.all_free()
         assert (await site.engine.store.read(_run, run)).state not in (State.SUCCEEDED, State.CANCELED)
-        assert (await site.engine.result(run, 20)).state == State.SUCCEEDED
+        assert (await site.engine.result(run, 60)).state == State.SUCCEEDED
 
 
 async def test_a_block_that_takes_too_long_stops_its_robot(open_site: Open):
     async with open_site(speed=1, metres_per_s=1) as site:
         slow = b(2, "CAgvOperationBp", {"targetSiteLabel": "out"}, timeoutMs=200)
         run = await site.start(b(1, "CSelectAgvBp", {"vehicle": "R1"}, default=[slow]))
-        outcome = await site.engine.result(run, 20)
+        outcome = await site.engine.result(run, 60)
         assert (outcome.state, outcome.error_path) == (State.FAILED, "-1/1/2")
         await site.all_free()
 
@@ -284,7 +284,7 @@ async def test_a_parked_run_keeps_its_robot_over_a_restart(open_site: Open):
     async with open_site(R1) as site:
         assert order is not None
         for each in (run, other):
-            outcome = await site.engine.result(each, 20)
+            outcome = await site.engine.result(each, 60)
             assert outcome.state == State.SUCCEEDED, outcome.error
         await site.all_free()
         assert site.fleet.statistics().violations == 0
@@ -314,8 +314,8 @@ async def test_a_waiting_run_leaves_memory_and_comes_back(open_site: Open):
         row = await site.engine.store.read(_run, second)
         assert row.state == State.WAITING
         assert "a robot" in (row.wait or "")
-        assert (await site.engine.result(second, 20)).state == State.SUCCEEDED
-        assert (await site.engine.result(first, 20)).state == State.SUCCEEDED
+        assert (await site.engine.result(second, 60)).state == State.SUCCEEDED
+        assert (await site.engine.result(first, 60)).state == State.SUCCEEDED
         await site.all_free()
 
 
@@ -331,7 +331,7 @@ async def test_a_lost_order_is_sent_again(open_site: Open, tmp_path: Path):
     async with open_site(R1) as site:
         assert site.engine.services.robots is not None
         site.engine.services.robots._lost_s = 0.0
-        outcome = await site.engine.result(run, 20)
+        outcome = await site.engine.result(run, 60)
         assert outcome.state == State.SUCCEEDED, outcome.error
         assert site.fleet.statistics().violations == 0
         assert (await site.engine.store.read(_orders))[0][1] == robot.order_id
@@ -347,11 +347,11 @@ def _forget(tx: Any, order_id: str) -> None:
 
 async def test_a_request_that_can_never_be_met_fails_and_holds_nobody_up(site: Site):
     run = await site.start(carry(keyRoute="nowhere"))
-    outcome = await site.engine.result(run, 10)
+    outcome = await site.engine.result(run, 60)
     assert (outcome.state, outcome.error_path) == (State.FAILED, "-1/1")
     assert "'nowhere' is not on the robots' map" in (outcome.error or "")
     await site.engine.save(plan("easy", carry()), "easy")
-    assert (await site.engine.result(await site.engine.submit("easy"), 20)).state == State.SUCCEEDED
+    assert (await site.engine.result(await site.engine.submit("easy"), 60)).state == State.SUCCEEDED
 
 
 async def test_a_driver_that_fails_is_asked_again(site: Site, monkeypatch: pytest.MonkeyPatch):
@@ -362,7 +362,7 @@ async def test_a_driver_that_fails_is_asked_again(site: Site, monkeypatch: pytes
     for name in failures:
         monkeypatch.setattr(site.fleet, name, _failing(name, getattr(site.fleet, name), failures))
     run = await site.start(carry())
-    assert (await site.engine.result(run, 20)).state == State.SUCCEEDED
+    assert (await site.engine.result(run, 60)).state == State.SUCCEEDED
     await site.all_free()
     assert failures["release"] == failures["select"] == 0
 
@@ -392,7 +392,7 @@ async def test_an_order_that_may_have_arrived_is_not_given_up(site: Site, monkey
 
     monkeypatch.setattr(site.fleet, "send", answerless)
     run = await site.start(b(1, "CSelectAgvBp", default=[b(2, "CAgvOperationBp", {"targetSiteLabel": "shelf"})]))
-    outcome = await site.engine.result(run, 20)
+    outcome = await site.engine.result(run, 60)
     assert outcome.state == State.SUCCEEDED, outcome.error
     assert (site.fleet.statistics().accepted, site.fleet.statistics().violations) == (1, 0)
     await site.all_free()
@@ -401,19 +401,19 @@ async def test_an_order_that_may_have_arrived_is_not_given_up(site: Site, monkey
 async def test_without_robots_the_error_says_so(tmp_path: Path):
     async with Store.open(f"sqlite:///{tmp_path}/x.db") as store, Engine(store) as engine:
         await engine.save(plan("robots", b(1, "CSelectAgvBp"), b(2, "VehicleStationBp")), "robots")
-        outcome = await engine.result(await engine.submit("robots"), 10)
+        outcome = await engine.result(await engine.submit("robots"), 60)
         assert "robot driver" in (outcome.error or "")
 
 
 async def test_an_operation_outside_of_a_selection(site: Site):
     run = await site.start(b(1, "CAgvOperationBp", {"targetSiteLabel": "out"}))
-    outcome = await site.engine.result(run, 10)
+    outcome = await site.engine.result(run, 60)
     assert "put it into one" in (outcome.error or "")
 
 
 async def test_an_unknown_station_fails_before_anything_moves(site: Site):
     run = await site.start(b(1, "CSelectAgvBp", default=[b(2, "CAgvOperationBp", {"targetSiteLabel": "outt"})]))
-    outcome = await site.engine.result(run, 10)
+    outcome = await site.engine.result(run, 60)
     assert "is it out" in (outcome.error or "")
     await site.all_free()
 

@@ -123,7 +123,7 @@ class Gate:
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port, limit=2**20)
         try:
             writer.write(data)
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 if until_close:
                     return Reply(await reader.read(-1))
                 return await reply(reader, head_only=data.startswith(b"HEAD"))
@@ -137,7 +137,7 @@ class Gate:
 
     async def at_rest(self) -> None:
         """Wait until nothing is under way and no client is connected."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while self.busy():
                 await asyncio.sleep(0.01)
 

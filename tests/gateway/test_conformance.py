@@ -81,7 +81,7 @@ async def _half_closed(port: int, data: bytes) -> bytes:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(data)
     writer.write_eof()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         found = await reader.read(-1)
     writer.close()
     return found

@@ -69,7 +69,7 @@ async def test_limits(ledger: Ledger) -> None:
     more = "connections = { max_connections = 2, max_pending = 3 }\nbreaker = { max_requests = 8 }"
     async with origin(slow) as upstream, gate(config(upstream.port, more), ledger) as front:
         tasks = [asyncio.create_task(front.get()) for _ in range(12)]
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while sum(task.done() for task in tasks) < 7:
                 await asyncio.sleep(0.01)
         refused = Counter(task.result()["x-flatwater-reason"] for task in tasks if task.done())
@@ -100,7 +100,7 @@ async def test_active_checks_take_out_and_put_back(ledger: Ledger) -> None:
     async with origin(handle) as upstream, gate(config(upstream.port, more), ledger) as front:
 
         async def until(state: str) -> None:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while front.gateway.statistics().services[0].endpoints[0].state != state:
                     await asyncio.sleep(0.02)
 
@@ -165,7 +165,7 @@ async def test_background_work_after_requests(ledger: Ledger) -> None:
         await front.get()
         await front.get("/none")
         await front.get()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while len(seen) < 3 or front.gateway.background.statistics().size:
                 await asyncio.sleep(0.01)
         assert seen == [("GET", 200), ("GET", 404), ("GET", 200)]
@@ -213,7 +213,7 @@ async def test_under_another_asgi_server(http: str, ledger: Ledger) -> None:
         while not any(b"/never" in head for head in upstream.heads):
             await asyncio.sleep(0.01)
         writer.transport.abort()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while len(gateway.app) or gateway.tasks.statistics().size > 1:
                 await asyncio.sleep(0.01)
         assert gateway.history.latest(1)[0].status == 499

@@ -36,7 +36,7 @@ class Running:
     async def wait_for(self, text: str) -> str:
         """The line of its log that has ``text``."""
         assert self.process.stderr is not None
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while line := (await self.process.stderr.readline()).decode():
                 self.lines.append(line)
                 if text in line:
@@ -129,7 +129,7 @@ async def test_drain_finishes_what_is_under_way(tmp_path: Path) -> None:
             with pytest.raises(ConnectionError):
                 await asyncio.open_connection("127.0.0.1", port)
             release.set()
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 raw = await reader.read()
                 assert raw.startswith(b"HTTP/1.1 200")
                 assert b"connection: close" in raw
@@ -153,7 +153,7 @@ async def test_second_signal_ends_it_at_once(tmp_path: Path) -> None:
             gateway.process.terminate()
             await gateway.wait_for("draining")
             gateway.process.terminate()
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(60):
                 assert await gateway.process.wait() == 0
             writer.transport.abort()
 

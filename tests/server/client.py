@@ -94,7 +94,7 @@ class Client:
         return answer
 
 
-async def eventually(true: Callable[[], Any], timeout_s: float = 15.0) -> None:
+async def eventually(true: Callable[[], Any], timeout_s: float = 60.0) -> None:
     """Wait until ``true()``, which may be a coroutine, is; TimeoutError when it does not come true."""
     async with asyncio.timeout(timeout_s):
         while True:

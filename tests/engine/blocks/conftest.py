@@ -39,7 +39,7 @@ class Bench:
 
     async def run(self, *blocks: Any, **extra: Any) -> Any:
         """The outcome of a run of these blocks."""
-        return await self.engine.result(await self.submit(*blocks, **extra), 20)
+        return await self.engine.result(await self.submit(*blocks, **extra), 60)
 
     async def outputs(self, *blocks: Any, **extra: Any) -> dict[str, Any]:
         """The outputs of a run that must succeed."""
@@ -56,7 +56,7 @@ class Bench:
     async def row(self, run_id: str) -> Any:
         return await self.store.read(runs.get, run_id)
 
-    async def until(self, run_id: str, *states: State, timeout_s: float = 10.0) -> Any:
+    async def until(self, run_id: str, *states: State, timeout_s: float = 60.0) -> Any:
         """The run's row once it is in one of these states."""
 
         async def there() -> Any:
@@ -83,7 +83,7 @@ class Bench:
         return await self.store.read(_waiters)
 
 
-async def eventually(look: Callable[[], Any], timeout_s: float = 10.0) -> Any:
+async def eventually(look: Callable[[], Any], timeout_s: float = 60.0) -> Any:
     """What ``look`` (a coroutine function) gives once it gives something; fails after ``timeout_s``."""
     async with asyncio.timeout(timeout_s):
         while not (found := await look()):

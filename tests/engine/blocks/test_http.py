@@ -63,7 +63,7 @@ async def test_post_sends_json_with_the_order_id_as_key(bench: Bench, upstream: 
         inputs={"x": 7},
         outputs={"r": "blocks.b1.response"},
     )
-    got = (await bench.engine.result(run_id, 10)).outputs["r"]
+    got = (await bench.engine.result(run_id, 60)).outputs["r"]
     assert (got["method"], got["body"]) == ("POST", '{"sku":7}')
     assert got["headers"]["Content-Type"] == "application/json"
     [step] = (await bench.store.read(steps.load, [run_id]))[run_id]
@@ -195,7 +195,7 @@ async def test_tries_until_there_is_an_answer(bench: Bench, upstream: Upstream, 
     upstream.failures = 2
     again = {"retry": True, "retryTimes": 3, "retryInterval": 20}
     run_id = await bench.submit(b(1, kind, {"url": f"{upstream.url}/flaky", **again}), outputs={"r": "blocks.b1"})
-    assert (await bench.engine.result(run_id, 10)).outputs == {"r": {"response": [1], "status": 200}}
+    assert (await bench.engine.result(run_id, 60)).outputs == {"r": {"response": [1], "status": 200}}
     assert len(upstream.seen) == 3
     assert len(set(upstream.seen)) == 1  # the same order, whatever the try
     assert await bench.waiters() == []
@@ -211,7 +211,7 @@ async def test_the_number_of_tries_is_kept_while_the_run_is_out_of_memory(open_b
         run_id = await bench.submit(b(1, "PostBp", {"url": f"{upstream.url}/flaky", **again}))
         assert "try 2 of 4 of POST" in (await bench.until(run_id, State.WAITING)).wait
     async with open_bench(park_after_s=0.02) as bench:
-        result = await bench.engine.result(run_id, 20)
+        result = await bench.engine.result(run_id, 60)
         assert result.state == State.FAILED
         assert "status 503" in result.error
         assert len(upstream.seen) == 4
@@ -266,7 +266,7 @@ async def test_a_post_that_was_under_way_at_a_kill(
         upstream.release.set()
         if decision is not None:
             await getattr(bench.engine, decision)(run_id)
-        result = await bench.engine.result(run_id, 10)
+        result = await bench.engine.result(run_id, 60)
     assert result.state == State.SUCCEEDED
     assert result.outputs == {"r": None if decision == "resume" else "late"}
 

@@ -41,7 +41,7 @@ async def test_the_first_suitable_site_is_locked_and_released_at_the_end(bench: 
     held = await eventually(lambda: locked(bench, "A_2"))
     assert (held.locked_run, held.locked_path) == (run_id, "-1/1")
     trace.gate.set()
-    assert (await bench.engine.result(run_id, 10)).outputs == {"site": "A_2"}
+    assert (await bench.engine.result(run_id, 60)).outputs == {"site": "A_2"}
     assert (await bench.site("A_2")).locked_run is None
     assert "siteId" not in (await bench.row(run_id)).outputs
 
@@ -80,7 +80,7 @@ async def test_a_run_waits_out_of_memory_and_gets_the_site_that_comes_free(bench
     assert (wait["path"], wait["kind"], wait["reason"]) == ("-1/1", "site", "an empty site in group BUF")
     assert bench.engine.statistics().scheduler.active == 0
     await free(bench, "A-2", filled=False)
-    assert (await bench.engine.result(run_id, 10)).outputs == {"site": "A-2"}
+    assert (await bench.engine.result(run_id, 60)).outputs == {"site": "A-2"}
     assert await bench.waiters() == []
     assert (await bench.site("A-2")).locked_run is None
 
@@ -94,11 +94,11 @@ async def test_a_waiting_run_survives_a_restart_with_its_place(open_bench: Open)
         await bench.until(second, State.WAITING)
     async with open_bench(park_after_s=0.05) as bench:
         await free(bench, "A-1", filled=False)
-        assert (await bench.engine.result(first, 10)).outputs == {"site": "A-1"}
+        assert (await bench.engine.result(first, 60)).outputs == {"site": "A-1"}
         await eventually(lambda: locked(bench, "A-1", second))
         await bench.waits_for("event")
         await bench.engine.publish("end")
-        assert (await bench.engine.result(second, 10)).state == State.SUCCEEDED
+        assert (await bench.engine.result(second, 60)).state == State.SUCCEEDED
 
 
 async def test_a_restart_in_the_middle_of_the_wait_keeps_what_was_granted_meanwhile(open_bench: Open) -> None:
@@ -109,7 +109,7 @@ async def test_a_restart_in_the_middle_of_the_wait_keeps_what_was_granted_meanwh
         store = bench.store
         await store.writer.call(sites.set, "A-1", Change(filled=False), time(), None, None, True)  # nobody is told
     async with open_bench() as bench:
-        assert (await bench.engine.result(run_id, 10)).outputs == {"site": "A-1"}
+        assert (await bench.engine.result(run_id, 60)).outputs == {"site": "A-1"}
 
 
 async def test_sites_go_by_priority_then_arrival(bench: Bench, trace: Trace) -> None:
@@ -124,7 +124,7 @@ async def test_sites_go_by_priority_then_arrival(bench: Bench, trace: Trace) -> 
     ids = [await wait("one"), await wait("two"), await wait("never", timeoutMs=1), await wait("urgent", priority=10)]
     await free(bench, "A-1", filled=False)
     for run_id in ids:
-        await bench.engine.result(run_id, 10)
+        await bench.engine.result(run_id, 60)
     assert [value for _, value in trace.calls] == ["urgent", "one", "two"]
 
 
@@ -144,7 +144,7 @@ async def test_a_retried_block_waits_anew(bench: Bench) -> None:
     retry = {"maxAttempts": 3, "delayMs": 10, "jitter": 0}
     run_id = await bench.submit({**idle(1, filled=False, timeoutMs=150), "retry": retry})
     began = time()
-    result = await bench.engine.result(run_id, 10)
+    result = await bench.engine.result(run_id, 60)
     assert result.state == State.FAILED
     assert time() - began > 0.4  # three waits, not one
 
@@ -154,7 +154,7 @@ async def test_a_run_canceled_while_it_waits_gives_up_its_place(bench: Bench) ->
     run_id = await bench.submit(idle(1, filled=False))
     await bench.until(run_id, State.WAITING)
     await bench.engine.cancel(run_id)
-    assert (await bench.engine.result(run_id, 10)).state == State.CANCELED
+    assert (await bench.engine.result(run_id, 60)).state == State.CANCELED
     assert await bench.waiters() == []
     await free(bench, "A-1", filled=False)
     assert (await bench.site("A-1")).locked_run is None
@@ -169,7 +169,7 @@ async def test_a_branch_stopped_while_it_waits_gives_up_its_place(bench: Bench) 
     await free(bench, "A-1", filled=False)
     assert (await bench.site("A-1")).locked_run is None
     await bench.engine.publish("end")
-    assert (await bench.engine.result(run_id, 10)).state == State.SUCCEEDED
+    assert (await bench.engine.result(run_id, 60)).state == State.SUCCEEDED
 
 
 async def test_many_runs_share_few_sites(bench: Bench) -> None:
@@ -183,7 +183,7 @@ async def test_many_runs_share_few_sites(bench: Bench) -> None:
     saved = await bench.submit(*blocks)
     definition = (await bench.row(saved)).definition_id
     ids = [saved, *[await bench.engine.submit(definition, {}) for _ in range(60)]]
-    results = [await bench.engine.result(run_id, 30) for run_id in ids]
+    results = [await bench.engine.result(run_id, 60) for run_id in ids]
     assert {result.state for result in results} == {State.SUCCEEDED}, {result.error for result in results}
     assert await bench.waiters() == []
 
@@ -198,7 +198,7 @@ async def test_lock_false_only_looks(bench: Bench) -> None:
     await bench.waits_for("event")
     assert (await bench.site("A-1")).locked_run is None
     await bench.engine.publish("end")
-    assert (await bench.engine.result(run_id, 10)).outputs == {"site": "A-1"}
+    assert (await bench.engine.result(run_id, 60)).outputs == {"site": "A-1"}
 
 
 async def test_lock_and_locked_exclude_each_other(bench: Bench) -> None:
@@ -255,8 +255,8 @@ async def test_one_task_at_a_time_works_at_a_mouth(bench: Bench) -> None:
     [wait] = msgspec.json.decode((await bench.until(second, State.WAITING)).wait)
     assert wait["reason"] == "a cell to put into in group LANE"
     await bench.engine.publish("go")
-    assert (await bench.engine.result(first, 10)).outputs == {"site": "L-4"}
-    assert (await bench.engine.result(second, 10)).outputs == {"site": "L-3"}
+    assert (await bench.engine.result(first, 60)).outputs == {"site": "L-4"}
+    assert (await bench.engine.result(second, 60)).outputs == {"site": "L-3"}
 
 
 # ---- setting, querying ------------------------------------------------------------------------------
@@ -309,7 +309,7 @@ async def test_a_batch_sets_all_or_nothing(bench: Bench) -> None:
     assert {(await bench.site(each)).filled for each in outputs["ids"]} == {True}
     assert "neither filled nor content" in await bench.error(b(1, "BatchSettingSiteBp", {"groupNames": "A"}))
     await bench.engine.publish("end")
-    assert (await bench.engine.result(holder, 10)).state == State.SUCCEEDED
+    assert (await bench.engine.result(holder, 60)).state == State.SUCCEEDED
 
 
 @pytest.mark.parametrize("kind", ["SetSiteFilledBp", "SetSiteEmptyBp", "SetSiteLockedBp", "SetSiteUnlockedBp"])
@@ -338,7 +338,7 @@ async def test_locks_have_owners(bench: Bench) -> None:
     await bench.outputs(unlock, label="named")
     assert (await bench.site("A-1")).locked_run is None
     await bench.engine.publish("end")
-    assert (await bench.engine.result(holder, 10)).state == State.SUCCEEDED
+    assert (await bench.engine.result(holder, 60)).state == State.SUCCEEDED
 
 
 async def test_an_unlock_hands_the_site_to_who_waits_for_it(bench: Bench) -> None:
@@ -351,15 +351,15 @@ async def test_an_unlock_hands_the_site_to_who_waits_for_it(bench: Bench) -> Non
     other = await bench.submit(patient, outputs={"ok": "blocks.b1.success"}, label="other")
     await bench.until(other, State.WAITING)
     await bench.engine.publish("go")
-    assert (await bench.engine.result(other, 10)).outputs == {"ok": True}
+    assert (await bench.engine.result(other, 60)).outputs == {"ok": True}
     await bench.engine.publish("end")
-    assert (await bench.engine.result(holder, 10)).state == State.SUCCEEDED
+    assert (await bench.engine.result(holder, 60)).state == State.SUCCEEDED
 
 
 async def test_sites_stay_locked_when_the_definition_says_so(bench: Bench) -> None:
     await bench.save_sites(*group("BUF", "A-1"))
     run_id = await bench.submit(idle(1), releaseOnEnd="never")
-    assert (await bench.engine.result(run_id, 10)).state == State.SUCCEEDED
+    assert (await bench.engine.result(run_id, 60)).state == State.SUCCEEDED
     assert (await bench.site("A-1")).locked_run == run_id
 
 

@@ -176,4 +176,4 @@ async def test_closing_the_engine_does_not_wait_for_a_long_query(open_bench: Ope
         await bench.until(run_id, State.RUNNING)
         await asyncio.sleep(0.05)
     async with open_bench(databases={"a": f"sqlite:///{tmp_path}/a.db"}) as bench:
-        assert (await bench.engine.result(run_id, 30)).outputs == {"m": 1_000_000}
+        assert (await bench.engine.result(run_id, 60)).outputs == {"m": 1_000_000}

@@ -45,7 +45,7 @@ async def test_an_order_number_belongs_to_one_run(bench: Bench) -> None:
 
 async def test_a_record_is_found_by_order_number_and_a_missing_one_is_named(bench: Bench) -> None:
     first = await bench.submit(b(1, "SetTaskVariableBp", {"varName": "n", "varValue": "=3"}), idempotency_key="PO-1")
-    await bench.engine.result(first, 10)
+    await bench.engine.result(first, 60)
     get = b(1, "GetTaskRecordBp", {"taskRecordId": "PO-1"})
     record = (await bench.outputs(get, outputs={"r": "blocks.b1.taskRecord"}, label="get"))["r"]
     assert (record["id"], record["status"], record["variables"]) == (first, "SUCCEEDED", {"n": 3})
@@ -65,7 +65,7 @@ async def test_variables_are_seen_by_later_blocks_and_survive_a_restart(open_ben
         await bench.until(run_id, State.WAITING)
     async with open_bench() as bench:
         await bench.engine.publish("go")
-        assert (await bench.engine.result(run_id, 10)).outputs == {"all": {"a": 1, "b": [1, 2], "c": 2, "d": 4}}
+        assert (await bench.engine.result(run_id, 60)).outputs == {"all": {"a": 1, "b": [1, 2], "c": 2, "d": 4}}
 
 
 # ---- other runs -------------------------------------------------------------------------------------
@@ -76,7 +76,7 @@ async def test_stop_cancels_another_run(bench: Bench) -> None:
     await bench.until(other, State.WAITING)
     stop = b(1, "StopTaskBp", {"taskRecordId": other})
     assert await bench.outputs(stop, outputs={"ok": "blocks.b1.stopSuccess"}) == {"ok": True}
-    assert (await bench.engine.result(other, 10)).state == State.CANCELED
+    assert (await bench.engine.result(other, 60)).state == State.CANCELED
     assert await bench.outputs(stop, outputs={"ok": "blocks.b1.stopSuccess"}) == {"ok": True}
 
 
@@ -106,7 +106,7 @@ async def test_suspend_and_start_another_run(bench: Bench, trace: Trace, parked:
     assert ("-1/2", "after") not in trace.calls
     start = b(1, "StartTaskBp", {"taskRecordId": other})
     assert await bench.outputs(start, outputs={"ok": "blocks.b1.startSuccess"}, label="start") == {"ok": True}
-    assert (await bench.engine.result(other, 10)).state == State.SUCCEEDED
+    assert (await bench.engine.result(other, 60)).state == State.SUCCEEDED
     assert trace.calls[-1] == ("-1/2", "after")
     assert await bench.outputs(start, outputs={"ok": "blocks.b1.startSuccess"}, label="start") == {"ok": False}
 
@@ -118,7 +118,7 @@ async def test_a_run_that_suspends_itself_does_nothing_more(bench: Bench, trace:
     assert (await bench.row(run_id)).state == State.PAUSED
     assert trace.calls == []
     await bench.engine.resume(run_id)
-    assert (await bench.engine.result(run_id, 10)).state == State.SUCCEEDED
+    assert (await bench.engine.result(run_id, 60)).state == State.SUCCEEDED
     assert trace.calls == [("-1/2", None)]
 
 
@@ -138,7 +138,7 @@ async def test_a_sub_task_gives_its_outputs(bench: Bench) -> None:
     )
     run = b(1, "SubTask::child", {"x": "=taskInputs.x"})
     run_id = await bench.submit(run, inputs={"x": 21}, outputs={"b": "blocks.b1"}, priority=3)
-    result = await bench.engine.result(run_id, 10)
+    result = await bench.engine.result(run_id, 60)
     sub = child_id(run_id, "-1/1")
     assert result.outputs == {"b": {"y": 42, "taskRecordId": sub}}
     row = await bench.row(sub)
@@ -154,7 +154,7 @@ async def test_a_parent_waits_out_of_memory_and_across_a_restart(open_bench: Ope
     async with open_bench(park_after_s=0.05) as bench:
         await bench.waits_for("child", "event")
         await bench.engine.publish("go", {"n": 1})
-        assert (await bench.engine.result(run_id, 10)).outputs == {"data": {"n": 1}}
+        assert (await bench.engine.result(run_id, 60)).outputs == {"data": {"n": 1}}
         assert len((await bench.store.read(runs.page, runs.RunFilter(definition="child"))).items) == 1
 
 
@@ -168,7 +168,7 @@ async def test_an_async_sub_task_is_not_waited_for(bench: Bench) -> None:
     assert outputs["id"] == outputs["found"]
     await bench.until(outputs["id"], State.WAITING)
     await bench.engine.publish("go")
-    assert (await bench.engine.result(outputs["id"], 10)).state == State.SUCCEEDED
+    assert (await bench.engine.result(outputs["id"], 60)).state == State.SUCCEEDED
 
 
 async def test_a_failed_child_fails_the_block_with_its_error(bench: Bench) -> None:
@@ -185,7 +185,7 @@ async def test_a_canceled_child_fails_the_block(bench: Bench) -> None:
     run_id = await bench.submit(b(1, "SubTask::child"))
     await bench.waits_for("child", "event")
     await bench.engine.cancel(child_id(run_id, "-1/1"))
-    result = await bench.engine.result(run_id, 10)
+    result = await bench.engine.result(run_id, 60)
     assert result.state == State.FAILED
     assert "was canceled" in result.error
 
@@ -199,8 +199,8 @@ async def test_a_canceled_parent_cancels_the_child_it_waits_for(open_bench: Open
         if parked:
             await bench.until(run_id, State.WAITING)
         await bench.engine.cancel(run_id)
-        assert (await bench.engine.result(run_id, 10)).state == State.CANCELED
-        assert (await bench.engine.result(child_id(run_id, "-1/1"), 10)).state == State.CANCELED
+        assert (await bench.engine.result(run_id, 60)).state == State.CANCELED
+        assert (await bench.engine.result(child_id(run_id, "-1/1"), 60)).state == State.CANCELED
         assert await bench.waiters() == []
 
 
@@ -209,8 +209,8 @@ async def test_a_stopped_branch_cancels_the_child_it_waits_for(bench: Bench) -> 
     waiting = b(2, "SerialFlowBp", default=[b(3, "SubTask::child")])
     stopping = b(4, "SerialFlowBp", default=[b(5, "DelayBp", {"timeMillis": 200}), b(6, "StopOtherBranch")])
     run_id = await bench.submit(b(1, "ParallelFlowBp", default=[waiting, stopping]))
-    assert (await bench.engine.result(run_id, 10)).state == State.SUCCEEDED
-    assert (await bench.engine.result(child_id(run_id, "-1/1/2/3"), 10)).state == State.CANCELED
+    assert (await bench.engine.result(run_id, 60)).state == State.SUCCEEDED
+    assert (await bench.engine.result(child_id(run_id, "-1/1/2/3"), 60)).state == State.CANCELED
 
 
 @pytest.mark.parametrize("again", ["block", "run", "person"])
@@ -230,9 +230,9 @@ async def test_a_retry_goes_on_with_the_child_where_it_failed(bench: Bench, trac
     wish = {"retry": {"max_attempts": 2, "delay_s": 0.01}} if again == "run" else {}
     run_id = await bench.submit(block, **wish)
     if again == "person":
-        assert "not yet" in (await bench.engine.result(run_id, 10)).error
+        assert "not yet" in (await bench.engine.result(run_id, 60)).error
         await bench.engine.retry(run_id)
-    assert (await bench.engine.result(run_id, 10)).state == State.SUCCEEDED
+    assert (await bench.engine.result(run_id, 60)).state == State.SUCCEEDED
     assert len(tries) == 2
     assert trace.calls == [("-1/1", "once")]
     assert len((await bench.store.read(runs.page, runs.RunFilter(definition="child"))).items) == 1
@@ -241,7 +241,7 @@ async def test_a_retry_goes_on_with_the_child_where_it_failed(bench: Bench, trac
 async def test_an_order_number_that_another_run_has_is_refused(bench: Bench) -> None:
     await child(bench, b(1, "DelayBp", {"timeMillis": 0}))
     other = await bench.engine.submit("child", {}, idempotency_key="PO-9")
-    await bench.engine.result(other, 10)
+    await bench.engine.result(other, 60)
     error = await bench.error(b(1, "SubTask::child", {"taskRecordId": "PO-9"}))
     assert f"order number 'PO-9' belongs to run {other}" in error
     assert (await bench.row(other)).state == State.SUCCEEDED
@@ -271,14 +271,14 @@ async def test_an_event_carries_its_data_to_all_who_wait(bench: Bench) -> None:
     await bench.waits_for("event", "event", "event")
     await bench.outputs(b(1, "TriggerTaskEventBp", {"eventName": "ready", "eventData": '={"sku": 7}'}), label="tell")
     for run_id in waiting:
-        assert (await bench.engine.result(run_id, 10)).outputs == {"d": {"sku": 7}}
+        assert (await bench.engine.result(run_id, 60)).outputs == {"d": {"sku": 7}}
 
 
 async def test_an_event_without_data_wakes_as_well(bench: Bench) -> None:
     run_id = await bench.submit(b(1, "WaitEventBp", {"eventName": "ready"}), outputs={"d": "blocks.b1.data"})
     await bench.until(run_id, State.WAITING)
     await bench.outputs(b(1, "TriggerTaskEventBp", {"eventName": "ready"}), label="tell")
-    assert (await bench.engine.result(run_id, 10)).outputs == {"d": None}
+    assert (await bench.engine.result(run_id, 60)).outputs == {"d": None}
 
 
 async def test_the_wait_for_an_event_may_end(bench: Bench) -> None:

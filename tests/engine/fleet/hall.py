@@ -47,7 +47,7 @@ class Ear:
         self.events.append(event)
         self._new.set()
 
-    async def until(self, found: Callable[[DriverEvent], bool], timeout_s: float = 10.0) -> DriverEvent:
+    async def until(self, found: Callable[[DriverEvent], bool], timeout_s: float = 60.0) -> DriverEvent:
         async with asyncio.timeout(timeout_s):
             while True:
                 for event in self.events:

@@ -93,7 +93,7 @@ class World:
 
     async def settle(self) -> None:
         """Every order that was accepted has come to an end, and was reported once, or was settled at a restart."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while self.fleet.statistics().size:
                 await asyncio.sleep(0.005)
         await self.close()

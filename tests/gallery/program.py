@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import subprocess
 import sys
@@ -16,6 +17,8 @@ from typing import Any
 
 LEAKS = Path(__file__).parents[2] / "examples" / "leaks"
 EXPECTED: dict[str, dict[str, Any]] = tomllib.loads((LEAKS / "expected.toml").read_text("utf-8"))
+PYTHON = os.environ.get("GALLERY_PYTHON", sys.executable)
+"""What runs the programs; another one may be of another version, without Flatwater."""
 START_TIMEOUT_S = 60.0
 WARM_UP_S = 1.5
 """What a program may take to fill its bounded holders."""
@@ -24,7 +27,7 @@ WARM_UP_S = 1.5
 @contextlib.contextmanager
 def running(name: str, *words: str) -> Iterator[int]:
     """The process id that the program says it leaks in."""
-    command = [sys.executable, str(LEAKS / f"{name}.py"), *words]
+    command = [PYTHON, str(LEAKS / f"{name}.py"), *words]
     program = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     assert program.stdout is not None
     too_late = threading.Timer(START_TIMEOUT_S, program.terminate)

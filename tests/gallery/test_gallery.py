@@ -1,7 +1,8 @@
 """``flatwater diagnose`` names the leak of every program in examples/leaks, and says plateau of every repaired one.
 
 By default some of them, with short windows; ``GALLERY=all`` takes all with 10 s, ``GALLERY=name,name`` these.
-``GALLERY_JOBS`` says how many run at a time (2), ``GALLERY_BALLAST`` how many other objects live in each (0).
+``GALLERY_JOBS`` says how many run at a time (2), ``GALLERY_BALLAST`` how many other objects live in each (0),
+``GALLERY_PYTHON`` what runs the programs (this Python).
 """
 
 from __future__ import annotations

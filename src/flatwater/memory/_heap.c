@@ -1143,6 +1143,9 @@ interpreter_roots(Sink *sink)
     hold(sink, interpreter->after_forkers_parent, NULL, "os.register_at_fork");
     hold(sink, interpreter->after_forkers_child, NULL, "os.register_at_fork");
     hold(sink, interpreter->dict, NULL, "interpreter state");
+#if PY_VERSION_HEX >= 0x030C0000 && PY_VERSION_HEX < 0x030D0000 /* where what is interned stays for ever */
+    hold(sink, interpreter->cached_objects.interned_strings, NULL, "interned strings");
+#endif
 #endif
 }
 

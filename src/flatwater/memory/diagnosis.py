@@ -155,7 +155,10 @@ class _Diagnosing:
         verdict = judge(facts)
         if verdict.kind == "python-objects" and self.outline is not None:
             found = self._anchored(found, self.outline, begin, end)
-        found = self._relevant(found, verdict, facts)
+            if not found:
+                self.facts = msgspec.structs.replace(facts, sought=True)
+                verdict = judge(self.facts)
+        found = self._relevant(found, verdict)
         self.progress("tracing who makes it", 0.75)
         makers = self._makers(found)
         findings = tuple(
@@ -163,7 +166,7 @@ class _Diagnosing:
         )
         holding = () if verdict.growing else self._holders()
         trimmed = self._trim() if self.trim else None
-        advice = _verdict_advice(verdict, facts)
+        advice = _verdict_advice(verdict, self.facts)
         self.progress("done", 1.0)
         if seen.missing:
             self.notes.append(seen.missing)
@@ -272,6 +275,8 @@ class _Diagnosing:
             return found
         if holder is None or any(mark in str(holder.path) for mark in suspect.NOISE):
             return found
+        if holder.gained / holder.seconds < EXPLAINED * _gained(begin, end) / (end.at - begin.at):
+            return found
         assert begin.census is not None
         assert end.census is not None
         made = anchor.suspect(holder, census_diff(begin.census, end.census), end.at - begin.at)
@@ -310,7 +315,7 @@ class _Diagnosing:
                 made.append(one)
         return found + made
 
-    def _relevant(self, found: list[Suspect], verdict: Verdict, facts: Evidence) -> list[Suspect]:
+    def _relevant(self, found: list[Suspect], verdict: Verdict) -> list[Suspect]:
         if verdict.kind == "plateau":
             return []
         kept = [one for one in found if not one.weak] or found
@@ -326,7 +331,8 @@ class _Diagnosing:
             return {}
         seconds = self.seconds * (1 - LOOK_SHARE)
         addresses = {one.addresses[0]: at for at, one in reversed(tuple(enumerate(found))) if one.addresses}
-        inner = {extra: at for at, one in enumerate(found) for extra in one.addresses[1:4]}
+        share = max(1, MAX_WATCHED // len(found))
+        inner = {extra: at for at, one in enumerate(found) for extra in one.addresses[1:share]}
         wanted = list({**inner, **addresses}.items())[-MAX_WATCHED:]
         slots = [
             (at, slot) for at, one in enumerate(found) if one.what != "container" for slot in suspect.slots(one.path)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
+from statistics import median
 from typing import Literal
 
 import msgspec
@@ -84,10 +85,10 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     ``points`` come from the kernel, ``inner`` from the process. ``object_bytes`` are all objects' shallow bytes at the
     window's begin and end, ``container_per_s`` what its growing containers gain in bytes, ``filling_per_s`` what
     those gain that have a bound (it is no growth), ``foreign`` whether their entries may own memory outside Python,
-    ``garbage`` the unreachable bytes at the end. ``pinned`` is what Python's
-    arenas keep resident beyond their blocks, at begin and end; ``returnable`` malloc's free memory that is resident.
-    ``collector`` (switched on) and ``thresholds`` say whether cycles are collected; ``headroom`` is what is left up to
-    ``limit``.
+    ``sought`` that two snapshots were compared and no holder was found, ``garbage`` the unreachable bytes at the end.
+    ``pinned`` is what Python's arenas keep resident beyond their blocks, at begin and end; ``returnable`` malloc's free
+    memory that is resident. ``collector`` (switched on) and ``thresholds`` say whether cycles are collected;
+    ``headroom`` is what is left up to ``limit``.
     """
 
     window_s: float
@@ -98,6 +99,7 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     containers: int = 0
     filling_per_s: float = 0.0
     foreign: bool = False
+    sought: bool = False
     garbage: int = 0
     garbage_count: int = 0
     collector: bool = True
@@ -149,6 +151,16 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     limit: int | None
     limit_of: str
     limit_in_s: float | None
+
+
+def shift(points: Sequence[tuple[float, float]]) -> float:
+    """What a figure that goes up and down gains each second: the middle of its last third against that of its first."""
+    third = len(points) // 3
+    if third == 0:
+        return 0.0
+    first, last = points[:third], points[-third:]
+    gain = median(value for _, value in last) - median(value for _, value in first)
+    return gain / ((median(at for at, _ in last) - median(at for at, _ in first)) or 1.0)
 
 
 def steady(points: Sequence[tuple[float, float]], floor: float) -> Slope | None:
@@ -282,7 +294,7 @@ def _threads(evidence: Evidence) -> Part | None:
 
 def _python(evidence: Evidence) -> Part | None:
     """Objects grow when blocks do, or a container does; how much is told by the bytes of all objects."""
-    blocks = climbing(_own(evidence, lambda point: point.blocks), 20)
+    blocks = (steady if evidence.sought else climbing)(_own(evidence, lambda point: point.blocks), 20)
     seconds = evidence.window_s or 1.0
     gained = (evidence.object_bytes[1] - evidence.object_bytes[0]) / seconds
     if blocks is None and not evidence.containers:
@@ -297,6 +309,7 @@ def _python(evidence: Evidence) -> Part | None:
         if why:
             text = f"{size(evidence.garbage)} in {evidence.garbage_count:,} unreachable objects wait: {why}"
             return Part("cyclic-garbage", per_s, evidence.garbage, text)
+    if not evidence.containers or evidence.garbage >= 0.5 * per_s * seconds:
         per_s -= min(per_s, waste)  # it goes with the next full collection
     if per_s * seconds < MIN_PYTHON or (blocks is None and not evidence.containers):
         return None
@@ -345,8 +358,8 @@ def _rest(evidence: Evidence, explained: float) -> Part | None:
     used = steady(_own(evidence, lambda point: point.used), MIN_PYTHON)
     pinned = (evidence.pinned[1] - evidence.pinned[0]) / (evidence.window_s or 1)
     foreign = max(0.0, used.per_s - explained) if used else 0.0  # what malloc gave to others than Python's objects
-    free = _own(evidence, lambda point: point.free)  # it goes up and down with every large block: the ends decide
-    idle = (free[-1][1] - free[0][1]) / (free[-1][0] - free[0][0] or 1.0) if free else 0.0
+    free = _own(evidence, lambda point: point.free)  # it goes up and down with every large block
+    idle = shift(free)
     if idle > max(0.3 * over, 0.2 * anon.per_s, foreign) and over > 0.25 * anon.per_s:
         text = f"free memory inside malloc's heaps grows by {rate(idle)}: fragmentation"
         return Part("malloc-free", over, evidence.returnable, text)

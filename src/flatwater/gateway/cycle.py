@@ -94,6 +94,7 @@ class Cycle:
             self.abort()
             if self._expects:
                 self.keep_alive = False
+            self.scope = {}  # it names this cycle's methods: nothing is left for the collector
 
     async def receive(self) -> Event:
         front = self._front

@@ -6,7 +6,7 @@ import asyncio
 import re
 
 import pytest
-from tests.gateway.origin import OK, Origin, config, gate, origin
+from tests.gateway.origin import OK, Origin, config, gate, origin, reply
 
 from flatwater.bounded import Ledger
 
@@ -16,9 +16,9 @@ GET = b"GET /api/ HTTP/1.1\r\n" + H + b"\r\n"
 
 async def test_options_of_the_server_are_its_own(ledger: Ledger) -> None:
     async with origin(OK) as upstream, gate(config(upstream.port, 'path = "/"'), ledger) as front:
-        reply = await front.ask(b"OPTIONS * HTTP/1.1\r\n" + H + b"\r\n")
-        assert (reply.status, reply["content-length"]) == (200, "0")
-        assert "OPTIONS" in reply["allow"]
+        found = await front.ask(b"OPTIONS * HTTP/1.1\r\n" + H + b"\r\n")
+        assert (found.status, found["content-length"]) == (200, "0")
+        assert "OPTIONS" in found["allow"]
         assert upstream.heads == []
 
 
@@ -28,8 +28,8 @@ async def test_max_forwards_is_counted(given: bytes, sent: bytes, ledger: Ledger
     async with origin(OK) as upstream, gate(config(upstream.port), ledger) as front:
         asked = b"OPTIONS /api/ HTTP/1.1\r\n" + H + b"max-forwards: %b\r\n\r\n" % given
         for _ in range(3):  # the third time the head is known by its bytes
-            reply = await front.ask(asked)
-            assert reply.status == (400 if given == b"x" else 200)
+            found = await front.ask(asked)
+            assert found.status == (400 if given == b"x" else 200)
         assert all(b"max-forwards: %b\r\n" % sent in head for head in upstream.heads)
         assert len(upstream.heads) == (3 if sent else 0)
 
@@ -40,8 +40,8 @@ async def test_what_follows_the_last_request_does_not_spoil_it(ledger: Ledger) -
     async with origin(OK) as upstream, gate(config(upstream.port), ledger) as front:
         for first in asked:
             for rest in (first, b"junk", b"\0\0\0\r\n\r\n"):
-                reply = await front.ask(first + rest, until_close=True)
-                assert (reply.status, reply.raw.count(b"HTTP/1.1 ")) == (200, 1)
+                found = await front.ask(first + rest, until_close=True)
+                assert (found.status, found.raw.count(b"HTTP/1.1 ")) == (200, 1)
         assert len(upstream.heads) == 6
         await front.at_rest()
 
@@ -57,8 +57,8 @@ async def test_what_follows_the_last_request_does_not_spoil_it(ledger: Ledger) -
 )
 async def test_requests_before_a_malformed_one_are_answered(bad: bytes, ledger: Ledger) -> None:
     async with origin(OK) as upstream, gate(config(upstream.port), ledger) as front:
-        reply = await front.ask(GET + bad, until_close=True)
-        assert re.findall(rb"HTTP/1.1 (\d+)", reply.raw) == [b"200", b"400"]
+        found = await front.ask(GET + bad, until_close=True)
+        assert re.findall(rb"HTTP/1.1 (\d+)", found.raw) == [b"200", b"400"]
         await front.at_rest()
 
 
@@ -93,10 +93,10 @@ async def test_answers_are_dated(ledger: Ledger) -> None:
     now = r"[A-Z][a-z]{2}, \d\d [A-Z][a-z]{2} \d{4} \d\d:\d\d:\d\d GMT"
     for answer in (OK, theirs):
         async with origin(answer) as upstream, gate(config(upstream.port), ledger) as front:
-            reply = await front.get()
-            assert [name for name, _ in reply.headers].count(b"date") == 1
-            assert re.fullmatch(now, reply["date"])
-            assert (reply["date"] == "Sat, 21 Nov 2020 07:28:00 GMT") == (answer is theirs)
+            found = await front.get()
+            assert [name for name, _ in found.headers].count(b"date") == 1
+            assert re.fullmatch(now, found["date"])
+            assert (found["date"] == "Sat, 21 Nov 2020 07:28:00 GMT") == (answer is theirs)
             for asked in (
                 b"GET /none HTTP/1.1\r\n" + H + b"\r\n",
                 b"BAD\r\n\r\n",
@@ -143,3 +143,55 @@ async def test_versions(line: bytes, status: int, ledger: Ledger) -> None:
     async with origin(OK) as upstream, gate(config(upstream.port), ledger) as front:
         assert (await front.ask(line + b"\r\n" + H + b"\r\n")).status == status
         assert upstream.heads == []
+
+
+WEBSOCKET = b"connection: upgrade\r\nupgrade: websocket\r\n"
+UPGRADE = b"connection: upgrade, http2-settings\r\nupgrade: h2c\r\nhttp2-settings: AAMAAABkAAQAAP__\r\n"
+
+
+@pytest.mark.parametrize("pieces", [1, 2, 9])
+@pytest.mark.parametrize("framing", ["sized", "chunked", "none"])
+@pytest.mark.parametrize("upgrade", [UPGRADE, WEBSOCKET], ids=["h2c", "websocket"])
+async def test_body_of_a_request_for_an_upgrade_arrives(
+    upgrade: bytes, framing: str, pieces: int, ledger: Ledger
+) -> None:
+    """RFC 9110, 7.8: an upgrade need not be heeded, and then the request is one like any other (Java's client asks for
+    h2c with its first POST)."""
+    head = b"POST /api/ HTTP/1.1\r\n" + H + upgrade
+    request = {
+        "sized": head + b"content-length: 5\r\n\r\nhello",
+        "chunked": head + b"transfer-encoding: chunked\r\n\r\n2\r\nhe\r\n3\r\nllo\r\n0\r\n\r\n",
+        "none": head + b"\r\n",
+    }[framing]
+    async with origin(OK) as upstream, gate(config(upstream.port), ledger) as front:
+        reader, writer = await asyncio.open_connection("127.0.0.1", front.port)
+        data = request + GET
+        size = len(data) // pieces + 1
+        for at in range(0, len(data), size):
+            writer.write(data[at : at + size])
+            await asyncio.sleep(0.005)
+        async with asyncio.timeout(20):
+            first = await reply(reader)
+            assert first.status == 200
+            second = await reply(reader)
+        assert second.status == (200 if framing == "none" else 0), "after such a body the connection closes"
+        writer.close()
+        assert upstream.bodies[0] == (b"" if framing == "none" else b"hello")
+        assert b"h2c" not in upstream.heads[0]
+
+
+async def test_answer_survives_what_the_client_sends_after_it(ledger: Ledger) -> None:
+    """RFC 9112, 9.6: the connection closes in stages, or a reset would overtake the answer."""
+    large = b"HTTP/1.1 200 OK\r\ncontent-length: 300000\r\n\r\n" + bytes(300_000)
+    async with origin(large) as upstream, gate(config(upstream.port), ledger) as front:
+        reader, writer = await asyncio.open_connection("127.0.0.1", front.port)
+        writer.write(GET.replace(b"1.1", b"1.0"))
+        for _ in range(20):
+            writer.write(b"x" * 1000)
+            await asyncio.sleep(0.005)
+        async with asyncio.timeout(20):
+            found = await reader.read(-1)
+        assert found.startswith(b"HTTP/1.1 200")
+        assert len(found.partition(b"\r\n\r\n")[2]) == 300_000
+        writer.close()
+        await front.at_rest()

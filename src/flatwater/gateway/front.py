@@ -203,8 +203,14 @@ class FrontConnection(Refusing):
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
-            self._early = data[upgrade.args[0] :]
-            self.pause_reading()
+            rest = data[upgrade.args[0] :]
+            if self._stopped:
+                self._go_on()
+                if rest:
+                    self._parse(rest)
+            else:
+                self._early = rest
+                self.pause_reading()
         except httptools.HttpParserError as error:
             cause = error.__context__
             if cause is not None and not isinstance(cause, RefusedError):
@@ -254,9 +260,10 @@ class FrontConnection(Refusing):
         parser = self._parser
         if self._url[:1] != b"/":
             self._take_authority()
-        upgrades = parser.should_upgrade()
+        upgrades = parser.should_upgrade() and not self._carries_on()
         self._version = version = parser.get_http_version()
-        self._keep_alive = not upgrades and version == "1.1" and parser.should_keep_alive()
+        last = upgrades or (self._stopped and self._framed)
+        self._keep_alive = not last and version == "1.1" and parser.should_keep_alive()
         busy = self.cycle is not None
         if not (busy or upgrades or self._framed or self._expects):
             self._bare = True  # on_message_complete follows at once
@@ -282,6 +289,8 @@ class FrontConnection(Refusing):
         self._head_bytes = 0
 
     def on_message_complete(self) -> None:
+        if self._stopped and self._framed:
+            return  # the parser thinks so: its body follows
         self._between = True
         if self._bare:
             self._bare = False
@@ -306,7 +315,7 @@ class FrontConnection(Refusing):
         self.cycle = None
         self._state.total_requests += 1
         if not cycle.keep_alive or self._hall.draining:
-            self.close()
+            self.close() if self._refusal is None and not cycle.receiving else self._part()
         elif self._queue:
             self._start(self._queue.popleft())
         elif self._refusal is not None:
@@ -433,13 +442,21 @@ class FrontConnection(Refusing):
 
     def _refuse_now(self, error: RefusedError | OverloadError) -> None:
         self._hall.refused += 1
+        self.transport.write(refusal(error))
+        self._part()
+
+    def _part(self) -> None:
+        """Close in stages while the client may be sending (RFC 9112, 9.6): bytes that nobody reads would make the
+        kernel reset the connection, and the reset destroy the answer on its way."""
         self._refusal = RefusedError()
         self._resting = False
         self._idle_from = self._hall.now
         self._head_bytes = 0
-        self.transport.write(refusal(error))
         if self.transport.can_write_eof() and not self.transport.is_closing():
-            self.transport.write_eof()
+            try:
+                self.transport.write_eof()
+            except OSError:  # it was faster
+                self.abort()
             self.resume_reading()
         else:
             self.close()

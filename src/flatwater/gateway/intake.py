@@ -14,13 +14,27 @@ from flatwater.gateway.request import HOST_CHARACTERS
 class Intake(Flow):
     """Gathers one head after the other. Raises HeadSizeError and TargetSizeError from within the parser."""
 
-    __slots__ = ("_begun", "_between", "_expects", "_framed", "_headers", "_in_head", "_limits", "_parser", "_url")
+    __slots__ = (
+        *(
+            "_begun",
+            "_between",
+            "_expects",
+            "_framed",
+            "_headers",
+            "_in_head",
+            "_limits",
+            "_parser",
+            "_stopped",
+            "_url",
+        ),
+    )
 
     def __init__(self, limits: Front) -> None:
         super().__init__()
         self._limits = limits
         self._parser = httptools.HttpRequestParser(self)
         self._between = True  # the parser is between two requests
+        self._stopped = False  # the parser stops after this head, though it need not
         self._begun = 0  # requests in this read
         self._in_head = True
         self._url = b""
@@ -53,6 +67,36 @@ class Intake(Flow):
         elif name == b"content-length" or name == b"transfer-encoding":
             self._framed = True
 
+    def _carries_on(self) -> bool:
+        """llhttp stops at any Upgrade, and would lose the body. Nobody has to heed one (RFC 9110, 7.8), and but for
+        websockets nobody does here."""
+        method = self._parser.get_method()
+        if method == b"CONNECT":
+            return False
+        websocket = any(name == b"upgrade" and value.lower() == b"websocket" for name, value in self._headers)
+        self._stopped = self._framed or not websocket or method != b"GET"
+        return self._stopped
+
+    def _go_on(self) -> None:
+        """Parse what follows the head at which the parser has stopped; a body is the last that is parsed."""
+        self._stopped = False
+        if not self._framed:
+            self._parser = httptools.HttpRequestParser(self)
+            return
+        self._parser = httptools.HttpRequestParser(_Body(self))
+        framing = [item for item in self._headers if item[0] in (b"content-length", b"transfer-encoding")]
+        lines = b"".join([b"%b: %b\r\n" % item for item in framing])
+        self._parser.feed_data(b"POST / HTTP/1.1\r\nconnection: close\r\n" + lines + b"\r\n")
+
+    def on_body(self, data: bytes) -> None:
+        raise NotImplementedError
+
+    def on_chunk_header(self) -> None:
+        raise NotImplementedError
+
+    def on_message_complete(self) -> None:
+        raise NotImplementedError
+
     def _take_authority(self) -> None:
         """A target in absolute form: its authority replaces the Host field (RFC 9112, 3.2.2). Raises TargetError."""
         scheme, separator, rest = self._url.partition(b"://")
@@ -66,6 +110,15 @@ class Intake(Flow):
         if len(hosts) == 1 and not self._headers[hosts[0]][1].translate(None, HOST_CHARACTERS):
             self._headers[hosts[0]] = (b"host", authority)
         self._url = path if path.startswith(b"/") else b"/" + path
+
+
+class _Body:
+    """Tells an intake of a body alone."""
+
+    def __init__(self, intake: Intake) -> None:
+        self.on_body = intake.on_body
+        self.on_chunk_header = intake.on_chunk_header
+        self.on_message_complete = intake.on_message_complete
 
 
 def split(target: bytes) -> tuple[bytes, bytes]:

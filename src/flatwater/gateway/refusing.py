@@ -56,7 +56,7 @@ class Refusing(Intake):
             self._refuse(HeadSizeError(f"it is larger than {self._limits.max_head_bytes} bytes"))
 
     def _linger(self, size: int) -> None:
-        """Unread bytes would make the kernel reset the connection, and the reset destroy the answer on its way."""
+        """More from a client that is to read what it was answered."""
         self._head_bytes += size
         if self._head_bytes > _MAX_LINGER_BYTES:
             self.abort()

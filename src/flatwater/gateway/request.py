@@ -266,7 +266,7 @@ class Inspector:
         if connection is None:
             return
         named = tokens(connection)
-        if b"upgrade" in named and b"upgrade" in special and request.version == "1.1":
+        if b"upgrade" in named and request.version == "1.1" and _is_handshake(request.method, special):
             request.upgrade = special[b"upgrade"]
         named = [name for name in named if name not in (b"keep-alive", b"close", b"upgrade", b"te")]
         if named:  # whatever the sender meant for this connection only
@@ -340,6 +340,12 @@ def _method(name: str) -> bytes:
     if not method or method in _REFUSED_METHODS or method.translate(None, _NAME):
         raise MethodError(name)
     return method
+
+
+def _is_handshake(method: bytes, special: dict[bytes, bytes]) -> bool:
+    """Whether a protocol may be switched: what is no GET, or has a body, is a request like others (RFC 6455, 4.1)."""
+    unframed = b"content-length" not in special and b"transfer-encoding" not in special
+    return b"upgrade" in special and method == b"GET" and unframed
 
 
 def _refuse_twice(name: bytes) -> None:

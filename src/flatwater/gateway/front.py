@@ -45,6 +45,7 @@ class App(Protocol):
     def recognise(
         self, method: str, version: str, path: bytes, query: bytes, fields: Headers, scheme: str, keep_alive: bool
     ) -> Head | None: ...
+    def glance(self, head: Head, fields: Headers, id: bytes, client: str, write: Write) -> bool: ...
     def quick(self, head: Head, client: str, write: Write) -> Known | None: ...
     def express(self, outlet: Cycle, head: Head, client: str) -> bool: ...
 
@@ -117,23 +118,18 @@ class FrontConnection(Refusing):
     """A client's connection. Requests that arrive while one is answered wait their turn, and reading pauses."""
 
     __slots__ = (
-        "_address",
-        "_bare",
-        "_client",
-        "_early",
-        "_extensions",
-        "_half_closed",
-        "_hall",
-        "_idle_from",
-        "_keep_alive",
-        "_latest",
-        "_resting",
-        "_scheme",
-        "_server",
-        "_state",
-        "_version",
-        "side",
-        "silent_from",
+        *(
+            "_address",
+            "_bare",
+            "_client",
+            "_early",
+            "_extensions",
+            "_half_closed",
+            "_hall",
+            "_idle_from",
+            "_keep_alive",
+        ),
+        *("_latest", "_repeated", "_resting", "_scheme", "_server", "_state", "_version", "side", "silent_from"),
     )
 
     def __init__(self, hall: Hall, state: Any) -> None:
@@ -149,6 +145,7 @@ class FrontConnection(Refusing):
         self._half_closed = False  # the client sends no more
         self.silent_from = 0.0  # since when it has got nothing; 0: the next sweep sets it
         self._resting = True  # nothing is under way: the next bytes begin a request, whose turn it is
+        self._repeated = False  # the bytes of this read have come before
         self._latest: Head | None = None  # the last request without a body in this read
         self._extensions = {
             "http.response.trailers": {},
@@ -192,10 +189,10 @@ class FrontConnection(Refusing):
             return
         self._idle_from = 0.0
         self._head_bytes += len(data)
+        self._repeated = resting and self._hall.app.heads.again(data)
         self._parse(data)
-        head = self._latest
-        if head is not None and resting and self._begun == 1 and self._between and self._refusal is None:
-            self._hall.app.heads.offer(data, head)  # the parser has found this one head in it, and nothing else
+        if self._repeated and (head := self._latest) is not None and self._refusal is None and self._is_one(data):
+            self._hall.app.heads.enter(data, head)
 
     def _parse(self, data: bytes) -> None:
         self._begun = 0
@@ -246,6 +243,10 @@ class FrontConnection(Refusing):
             if cycle is not None:
                 cycle.disconnect()
         self._queue.clear()
+        # No cycle is left for the collector: connections may come and go faster than it runs.
+        self.cycle = self._latest = None
+        self._extensions = {}
+        del self._parser
 
     def resume_writing(self) -> None:
         super().resume_writing()
@@ -256,6 +257,7 @@ class FrontConnection(Refusing):
 
     def on_headers_complete(self) -> None:
         self._in_head = False
+        self._survey(self._head_bytes)
         self._head_bytes = 0
         parser = self._parser
         if self._url[:1] != b"/":
@@ -368,9 +370,15 @@ class FrontConnection(Refusing):
 
     def _begin(self) -> None:
         """Start a request without a body, which is here in full and whose turn it is."""
+        app = self._hall.app
+        place = self._place
+        if place and self._keep_alive and not self._repeated and self._glance(place):
+            return
         path, query = split(self._url)
         method, version = self._parser.get_method().decode("ascii"), self._version
-        head = self._hall.app.recognise(method, version, path, query, self._headers, self._scheme, self._keep_alive)
+        head = app.recognise(method, version, path, query, self._headers, self._scheme, self._keep_alive)
+        if head is not None and head.plain and head.key and place and app.heads.again(place):
+            app.heads.enter(place, head)
         if head is None:
             cycle = self._cycle(method, version, path, query, self._headers)
             cycle.end()
@@ -379,6 +387,27 @@ class FrontConnection(Refusing):
             self._latest = head
             self._answer(head)
 
+    def _glance(self, place: bytes) -> bool:
+        """Answer a GET of what others asked for with fields that made no difference, if the cache can."""
+        hall = self._hall
+        head = hall.known(place)
+        if head is None or head.request.scheme != self._scheme or self._parser.get_method() != b"GET":
+            return False
+        if self.writing_paused or not hall.app.glance(
+            head, self._headers, self._id, self._client, self.transport.write
+        ):
+            return False
+        self._answered(head)
+        return True
+
+    def _answered(self, head: Head) -> None:
+        hall = self._hall
+        hall.requests += 1
+        self._state.total_requests += 1
+        if not head.keep_alive or hall.draining:
+            self._resting = False
+            self.close()
+
     def _answer(self, head: Head) -> None:
         """Answer a request without a body from the cache, or with a task."""
         known: Known | None = None
@@ -386,11 +415,7 @@ class FrontConnection(Refusing):
         if head.express and not self.writing_paused and self._express(head):
             return
         if not self.writing_paused and (known := hall.app.quick(head, self._client, self.transport.write)) is None:
-            hall.requests += 1
-            self._state.total_requests += 1
-            if not head.keep_alive or hall.draining:
-                self._resting = False
-                self.close()
+            self._answered(head)
             return
         self._resting = False
         request = head.request

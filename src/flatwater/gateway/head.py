@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from itertools import chain
 
 from flatwater.bounded import Ledger, Usage
 from flatwater.errors import SettingError
@@ -60,16 +61,17 @@ class Head:
 
 
 class HeadsStatistics(Usage, frozen=True, kw_only=True):
-    """``hits`` requests were known by their bytes; ``entered`` heads since the start, ``evictions`` of them have left
-    for newer ones."""
+    """``hits`` requests were known by their bytes, or by host and target; ``entered`` heads since the start,
+    ``evictions`` of them have left for newer ones."""
 
     hits: int
     entered: int
 
 
 class Heads:
-    """Heads by their bytes. A head enters when it comes for the second time, so that heads of which each is another
-    do not push out those that repeat; those that have not come for long leave.
+    """Heads by their bytes; and by host and target (``host /target?query``), for plain GETs that ask for the same with
+    other fields. A key enters when it comes for the second time, so that heads of which each is another do not push
+    out those that repeat; those that have not come for long leave.
 
     Entries stand in two generations: what is asked for moves to the young one, and when that has grown to half of
     ``max_entries`` or ``max_bytes`` the old one is dropped and the young one becomes old. ``max_head_bytes``: longer
@@ -105,25 +107,27 @@ class Heads:
             if (head := self._old.pop(raw, None)) is None:
                 return None
             self._old_bytes -= (size := _size(raw, head))
-            self._enter(raw, head, size)
+            self._put(raw, head, size)
         self._hits += 1
         return head
 
-    def offer(self, raw: bytes, head: Head) -> None:
-        """A head that is not here, alone in ``raw``: it enters if it has come before."""
-        if len(raw) > self.max_head_bytes:
-            return
+    def again(self, raw: bytes) -> bool:
+        """Whether something that is not here has come before, and may enter."""
+        if len(raw) > self.max_head_bytes or not self._half_entries:
+            return False
         number = hash(raw)
         slot = number & self._mask
-        if self._seen[slot] != number:
-            self._seen[slot] = number
-            return
-        if not head.keep_alive or raw.find(b"\r\n\r\n") != len(raw) - 4:
-            return
+        if self._seen[slot] == number:
+            return True
+        self._seen[slot] = number
+        return False
+
+    def enter(self, raw: bytes, head: Head) -> None:
+        """What came again. Connections must stay after it, or it does not enter."""
         size = _size(raw, head)
-        if self._half_entries and size <= self._half_bytes:
+        if head.keep_alive and size <= self._half_bytes and raw not in self:
             self._entered += 1
-            self._enter(raw, head, size)
+            self._put(raw, head, size)
 
     def clear(self) -> None:
         """Forget all: what they follow from has changed."""
@@ -141,10 +145,13 @@ class Heads:
             entered=self._entered,
         )
 
+    def __contains__(self, raw: bytes) -> bool:
+        return raw in self._young or raw in self._old
+
     def __len__(self) -> int:
         return len(self._young) + len(self._old)
 
-    def _enter(self, raw: bytes, head: Head, size: int) -> None:
+    def _put(self, raw: bytes, head: Head, size: int) -> None:
         if len(self._young) >= self._half_entries or self._young_bytes + size > self._half_bytes:
             self._evictions += len(self._old)
             self._old, self._young = self._young, {}
@@ -154,4 +161,5 @@ class Heads:
 
 
 def _size(raw: bytes, head: Head) -> int:
-    return OVERHEAD_BYTES + 3 * len(raw) + FIELD_BYTES * len(head.fields)
+    told = sum(map(len, chain.from_iterable(head.fields))) + len(head.target) + len(head.request.query)
+    return OVERHEAD_BYTES + 3 * max(len(raw), told) + FIELD_BYTES * len(head.fields)

@@ -8,30 +8,33 @@ from flatwater.gateway.config import Front
 from flatwater.gateway.error import HeadSizeError, TargetError, TargetSizeError
 from flatwater.gateway.flow import Flow
 from flatwater.gateway.message import Headers
-from flatwater.gateway.request import HOST_CHARACTERS
+from flatwater.gateway.request import HOST_CHARACTERS, NOTED, given_id
 
 
 class Intake(Flow):
     """Gathers one head after the other. Raises HeadSizeError and TargetSizeError from within the parser."""
 
     __slots__ = (
-        *(
-            "_begun",
-            "_between",
-            "_expects",
-            "_framed",
-            "_headers",
-            "_in_head",
-            "_limits",
-            "_parser",
-            "_stopped",
-            "_url",
-        ),
+        "_begun",
+        "_between",
+        "_expects",
+        "_framed",
+        "_headers",
+        "_id",
+        "_in_head",
+        "_limits",
+        "_max_headers",
+        "_noted",
+        "_parser",
+        "_place",
+        "_stopped",
+        "_url",
     )
 
     def __init__(self, limits: Front) -> None:
         super().__init__()
         self._limits = limits
+        self._max_headers = limits.max_headers
         self._parser = httptools.HttpRequestParser(self)
         self._between = True  # the parser is between two requests
         self._stopped = False  # the parser stops after this head, though it need not
@@ -39,7 +42,10 @@ class Intake(Flow):
         self._in_head = True
         self._url = b""
         self._headers: Headers = []
+        self._noted: Headers = []  # those of them that are not for the upstream alone
         self._expects = self._framed = False
+        self._place = b""  # host and target, if no field tells the cache more; else empty
+        self._id = b""
 
     def on_message_begin(self) -> None:
         self._begun += 1
@@ -47,7 +53,7 @@ class Intake(Flow):
         self._in_head = True
         self._url = b""
         self._headers = []
-        self._expects = self._framed = False
+        self._noted = []
 
     def on_url(self, url: bytes) -> None:
         self._url += url
@@ -60,12 +66,34 @@ class Intake(Flow):
         name = name.lower()
         headers = self._headers
         headers.append((name, value))
-        if len(headers) > self._limits.max_headers:
-            raise HeadSizeError(f"there are more than {self._limits.max_headers} fields")
-        if name == b"expect":
-            self._expects = value.lower() == b"100-continue"
-        elif name == b"content-length" or name == b"transfer-encoding":
-            self._framed = True
+        if len(headers) > self._max_headers:
+            raise HeadSizeError(f"there are more than {self._max_headers} fields")
+        if name in NOTED:
+            self._noted.append((name, value))
+
+    def _is_one(self, data: bytes) -> bool:
+        """Whether one head has been found in what was parsed last, whole and without a body, and nothing else."""
+        return self._begun == 1 and self._between and data.find(b"\r\n\r\n") == len(data) - 4
+
+    def _survey(self, size: int) -> None:
+        """What the fields of a whole head tell; it has no more than ``size`` bytes."""
+        host: bytes | None = None
+        id: bytes | None = None
+        self._expects = self._framed = False
+        plain = self._url[:1] == b"/" and size <= self._limits.max_head_bytes
+        for name, value in self._noted:
+            if name == b"host" and host is None:
+                host = value
+            elif name == b"x-request-id" and id is None:
+                id = value
+            elif name != b"connection" or value.lower() != b"keep-alive":
+                plain = False
+                if name == b"expect":
+                    self._expects = value.lower() == b"100-continue"
+                elif name == b"content-length" or name == b"transfer-encoding":
+                    self._framed = True
+        self._id = given_id(id) if id else b""
+        self._place = b"%b %b" % (host, self._url) if plain and host else b""
 
     def _carries_on(self) -> bool:
         """llhttp stops at any Upgrade, and would lose the body. Nobody has to heed one (RFC 9110, 7.8), and but for

@@ -137,31 +137,45 @@ class Proxy:
         key = asked_key(request, upstream) if cached else b""
         return Head(method, request, upstream, rest, fields, key, keep_alive)
 
+    def glance(self, head: Head, fields: Headers, id: bytes, client: str, write: Write) -> bool:
+        """Answer a plain GET from the cache as ``quick`` does, if it asks for what ``head`` does, with other ``fields``
+        that demand nothing, and the ``id`` that it has given, if any. False when nothing was written."""
+        if self.hooks or not self._may_hit():
+            return False
+        began = time.perf_counter()
+        assert self.caching is not None
+        plain = self.caching.fresh(head.key, fields)
+        if plain is not None:
+            self._hit(head, id, client, *plain, "hit", began, write)
+        return plain is not None
+
+    def _may_hit(self) -> bool:
+        pressure = self._pressure
+        calm = pressure is None or not (pressure.draining or pressure.refusing)
+        return calm and self.caching is not None and not self.draining
+
     def quick(self, head: Head, client: str, write: Write) -> Known | None:
         """Answer from the cache at once, without a task. Otherwise nothing is written, and what is known so far is
         returned: the app, which must be called, goes on from there when it is ``flatwater.known`` in its scope."""
         caching = self.caching
-        pressure = self._pressure
         found: Found | None = None
-        if (
-            head.key
-            and caching is not None
-            and not self.draining
-            and (pressure is None or not (pressure.draining or pressure.refusing))
-        ):
+        if head.key and caching is not None and self._may_hit():
             began = time.perf_counter()
             if head.plain and (plain := caching.fresh(head.key, head.request.headers)) is not None:
-                self._hit(head, client, *plain, "hit", began, write)
+                self._hit(head, head.request.id, client, *plain, "hit", began, write)
                 return None
             found = caching.lookup(head.request, head.upstream, head.key)
             if type(found) is Answer:
-                self._hit(head, client, found.status, found.lines, found.body, found.kind, began, write)
+                self._hit(
+                    head, head.request.id, client, found.status, found.lines, found.body, found.kind, began, write
+                )
                 return None
         return head.request.arrived(client), head.upstream, head.path, found
 
     def _hit(
         self,
         head: Head,
+        id: bytes,
         client: str,
         status: int,
         lines: bytes,
@@ -170,7 +184,7 @@ class Proxy:
         began: float,
         write: Write,
     ) -> None:
-        id = head.request.id or fresh_id()
+        id = id or fresh_id()
         close = b"\r\n" if head.keep_alive else b"connection: close\r\n\r\n"
         write(b"".join((STATUS_LINES[status], lines, self._hit_lines % id, close, body)))
         self.requests += 1

@@ -52,7 +52,9 @@ _SPECIAL = frozenset(
         *(b"te", b"trailer", b"upgrade"),
     }
 )
-_NOTED = _SPECIAL | DEMANDING
+NOTED = _SPECIAL | DEMANDING
+"""Fields that are more than what is passed on: the gateway or its cache heeds them."""
+
 _ONCE = frozenset({b"host", b"content-length", b"transfer-encoding", b"expect", b"upgrade", b"x-request-id"})
 _LISTS = frozenset({b"connection", b"via", b"forwarded", b"x-forwarded-for", b"te"})
 _FIRST = frozenset({b"x-forwarded-proto", b"x-forwarded-host"})
@@ -184,7 +186,7 @@ class Inspector:
         if not host or host.translate(None, HOST_CHARACTERS):
             host = self._odd_host(version, host)
         request.host = host
-        request.id = _given_id(special[b"x-request-id"]) if b"x-request-id" in special else b""
+        request.id = given_id(special[b"x-request-id"]) if b"x-request-id" in special else b""
         if len(special) == (host != b"") + (request.id != b""):  # nothing but Host and an id, as most are
             request.length = 0
             request.expects = request.takes_trailers = False
@@ -216,7 +218,7 @@ class Inspector:
         request.demands = False
         for item in headers:
             name, value = item
-            if name not in _NOTED:
+            if name not in NOTED:
                 kept.append(item)
             elif name not in _SPECIAL:
                 kept.append(item)
@@ -329,7 +331,7 @@ def fresh_id() -> bytes:
     return b"%b%010x" % (_id_prefix, next(_ids))
 
 
-def _given_id(given: bytes) -> bytes:
+def given_id(given: bytes) -> bytes:
     """The id that a request brought; empty when it could not be passed on."""
     return given if len(given) <= _MAX_ID_BYTES and not given.translate(None, _VISIBLE) else b""
 

@@ -85,6 +85,10 @@ class Reception:
             return None
         return self._proxy.recognise(method, version, path, query, fields, scheme, keep_alive)
 
+    def glance(self, head: Head, fields: Headers, id: bytes, client: str, write: Write) -> bool:
+        assert self._proxy is not None
+        return self._proxy.glance(head, fields, id, client, write)
+
     def quick(self, head: Head, client: str, write: Write) -> Known | None:
         assert self._proxy is not None  # whose head it is
         return self._proxy.quick(head, client, write)

@@ -194,9 +194,9 @@ async def test_runs_go_on_with_their_robots_over_a_restart(store: Store, over: A
         async with over(robots) as driver, Engine(store, driver=driver, options=options) as engine:
             await engine.save(plan("drive", b(1, "CSelectAgvBp", default=drive)), "drive")
             runs = [await engine.submit("drive") for _ in range(3)]
-            await asyncio.sleep(0.4)
-            held = {robot.run_id: robot.id for robot in await driver.robots() if robot.run_id is not None}
-            assert len(held) == 2
+            async with asyncio.timeout(60):
+                while len({robot.run_id for robot in await driver.robots() if robot.order_id is not None}) < 2:
+                    await asyncio.sleep(0.01)
         async with over(robots) as driver, Engine(store, driver=driver, options=options) as engine:
             for run in runs:
                 outcome = await engine.result(run, 60)

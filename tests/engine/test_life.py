@@ -39,21 +39,23 @@ async def test_a_waiting_run_leaves_memory_and_comes_back(open_engine: Open, tra
             engine, b(1, "Note"), b(2, "Await", {"event": "go"}), b(3, "Note", {"value": "=blocks.b2.data.x"})
         )
         await until(engine, run_id, State.WAITING)
-        await asyncio.sleep(0.05)  # the commit is seen a moment before the loop hears of it
-        assert engine.statistics().scheduler.active == 0
-        assert engine.statistics().contexts.live == 0
+        async with asyncio.timeout(60):  # the commit is seen a moment before the loop hears of it
+            while engine.statistics().scheduler.active or engine.statistics().contexts.live:
+                await asyncio.sleep(0.005)
         await engine.publish("go", {"x": 7})
         assert (await engine.result(run_id, 60)).state == State.SUCCEEDED
     assert trace.calls == [("-1/1", None), ("-1/3", 7)]
 
 
-async def test_an_event_wakes_a_run_that_is_still_in_memory(engine: Engine, trace: Trace) -> None:
-    run_id = await submit(engine, b(1, "Gate"), b(2, "Await", {"event": "go"}))
-    trace.gate.set()
-    await asyncio.sleep(0.1)
-    assert engine.statistics().scheduler.active == 1
-    await engine.publish("go")
-    assert (await engine.result(run_id, 60)).state == State.SUCCEEDED
+async def test_an_event_wakes_a_run_that_is_still_in_memory(open_engine: Open) -> None:
+    async with open_engine(park_after_s=600) as engine:
+        run_id = await submit(engine, b(1, "Await", {"event": "go"}))
+        async with asyncio.timeout(60):
+            while not (await engine.publish("go")).delivered:
+                assert engine.statistics().scheduler.active <= 1
+                await asyncio.sleep(0.005)
+        assert (await engine.result(run_id, 60)).state == State.SUCCEEDED
+        assert engine.statistics().scheduler.claimed == 1, "it had left memory"
 
 
 async def test_a_grant_in_the_moment_of_parking_is_not_lost(open_engine: Open) -> None:
@@ -271,11 +273,14 @@ async def test_iterations_long_past_leave_the_store(open_engine: Open) -> None:
 async def test_a_trigger_starts_runs_and_skips_while_one_is_open(engine: Engine, trace: Trace) -> None:
     saved = await engine.save(plan("tick", b(1, "Gate"), inputs=[("event", "JSONObject")]))
     await engine.triggers.save("every", saved.id, "interval", "0.1")
-    await asyncio.sleep(1.0)
-    assert len(trace.calls) == 1
-    trace.gate.set()
-    await asyncio.sleep(1.5)
-    assert len(trace.calls) > 2
+    async with asyncio.timeout(60):
+        while not trace.calls:
+            await asyncio.sleep(0.005)
+        await asyncio.sleep(0.5)
+        assert len(trace.calls) == 1
+        trace.gate.set()
+        while len(trace.calls) <= 2:
+            await asyncio.sleep(0.005)
 
 
 async def test_copies_find_their_own_outputs_after_a_restart(open_engine: Open, trace: Trace) -> None:

@@ -40,6 +40,21 @@ class Site:
                 await asyncio.sleep(0.005)
         return found
 
+    async def tell(self, event: str) -> None:
+        """Publish an event to whoever waits for it, as soon as somebody does."""
+        async with asyncio.timeout(60):
+            while not (await self.engine.publish(event)).delivered:
+                await asyncio.sleep(0.005)
+
+    async def parked(self, *runs: str) -> None:
+        """Until these runs wait, and none is in memory."""
+        async with asyncio.timeout(60):
+            while (
+                any([(await self.engine.store.read(_run, run)).state != State.WAITING for run in runs])
+                or self.engine.statistics().scheduler.active
+            ):
+                await asyncio.sleep(0.005)
+
     async def all_free(self) -> None:
         await self.until(lambda robots: all(robot.run_id is None and robot.order_id is None for robot in robots))
 
@@ -82,9 +97,9 @@ def carry(id: int = 1, *inside: Any, **select: Any) -> Any:
     )  # fmt: skip
 
 
-def holding(millis: int) -> Any:
-    """Have a robot for a while."""
-    return b(1, "CSelectAgvBp", default=[b(2, "DelayBp", {"timeMillis": millis})])
+def holding() -> Any:
+    """Have a robot until "leave" is told."""
+    return b(1, "CSelectAgvBp", default=[b(2, "WaitEventBp", {"eventName": "leave"})])
 
 
 async def test_a_robot_brings_a_load(site: Site):
@@ -136,9 +151,7 @@ async def rows(site: Site) -> list[Any]:
 async def test_robots_are_given_by_priority_then_arrival(open_site: Open):
     async with open_site(R1, speed=20) as site:
         order: list[str] = []
-        await site.engine.save(
-            plan("long", b(1, "CSelectAgvBp", default=[b(2, "DelayBp", {"timeMillis": 300})])), "long"
-        )
+        await site.engine.save(plan("long", holding()), "long")
         first = await site.engine.submit("long")
         await site.until(lambda robots: robots[0].run_id == first)
         await site.engine.save(
@@ -147,7 +160,8 @@ async def test_robots_are_given_by_priority_then_arrival(open_site: Open):
         waiting = {}
         for name, priority in [("low", 0), ("high", 5), ("low too", 0)]:
             waiting[name] = await site.engine.submit("short", priority=priority)
-            await asyncio.sleep(0.05)
+            await site.parked(waiting[name])
+        await site.tell("leave")
 
         async def note(name: str) -> None:
             await site.engine.result(waiting[name], 60)
@@ -252,11 +266,14 @@ async def test_a_canceled_run_stops_its_robot(open_site: Open, wait_s: float):
 
 async def test_a_stopped_branch_gives_its_robot_back(open_site: Open):
     async with open_site(speed=1, metres_per_s=1) as site:
-        stop = [b(5, "DelayBp", {"timeMillis": 100}), b(6, "StopOtherBranch"), b(7, "DelayBp", {"timeMillis": 500})]
+        stop = [b(5, "WaitEventBp", {"eventName": "stop"}), b(6, "StopOtherBranch")]
+        stop += [b(7, "WaitEventBp", {"eventName": "end"})]
         run = await site.start(b(9, "ParallelFlowBp", default=[carry(), b(4, "SerialFlowBp", default=stop)]))
         await site.until(lambda robots: any(robot.order_id for robot in robots))
+        await site.tell("stop")
         await site.all_free()
         assert (await site.engine.store.read(_run, run)).state not in (State.SUCCEEDED, State.CANCELED)
+        await site.tell("end")
         assert (await site.engine.result(run, 60)).state == State.SUCCEEDED
 
 
@@ -270,12 +287,11 @@ async def test_a_block_that_takes_too_long_stops_its_robot(open_site: Open):
 
 
 async def test_a_parked_run_keeps_its_robot_over_a_restart(open_site: Open):
-    async with open_site(R1, speed=1, metres_per_s=10) as site:
+    async with open_site(R1, speed=1, metres_per_s=4) as site:
         run = await site.start(carry())
         other = await site.engine.submit("robots")
         await site.until(lambda robots: robots[0].order_id is not None)
-        await asyncio.sleep(0.3)
-        assert site.engine.statistics().scheduler.active == 0
+        await site.parked(run, other)
         claimed = site.engine.statistics().scheduler.claimed
         await asyncio.sleep(0.2)
         assert site.engine.statistics().scheduler.claimed == claimed  # nothing brings it back for no reason
@@ -305,15 +321,15 @@ def _orders(tx: Any) -> list[tuple[str, str]]:
 
 async def test_a_waiting_run_leaves_memory_and_comes_back(open_site: Open):
     async with open_site(R1, speed=10) as site:
-        first = await site.start(holding(600))
+        first = await site.start(holding())
         await site.until(lambda robots: robots[0].run_id == first)
         await site.engine.save(plan("next", carry()), "next")
         second = await site.engine.submit("next")
-        await asyncio.sleep(0.3)
-        assert site.engine.statistics().scheduler.active == 0
+        await site.parked(first, second)
         row = await site.engine.store.read(_run, second)
         assert row.state == State.WAITING
         assert "a robot" in (row.wait or "")
+        await site.tell("leave")
         assert (await site.engine.result(second, 60)).state == State.SUCCEEDED
         assert (await site.engine.result(first, 60)).state == State.SUCCEEDED
         await site.all_free()
@@ -321,10 +337,10 @@ async def test_a_waiting_run_leaves_memory_and_comes_back(open_site: Open):
 
 async def test_a_lost_order_is_sent_again(open_site: Open, tmp_path: Path):
     """Crash between the record of the intent and the sending: the order never arrived, so it goes out now, once."""
-    async with open_site(R1, speed=1) as site:
+    async with open_site(R1, speed=1, metres_per_s=1) as site:
         run = await site.start(b(1, "CSelectAgvBp", default=[b(2, "CAgvOperationBp", {"targetSiteLabel": "out"})]))
         [robot] = await site.until(lambda robots: robots[0].order_id is not None)
-        await asyncio.sleep(0.3)
+        await site.parked(run)
     async with Store.open(f"sqlite:///{tmp_path}/flatwater.db") as store:
         assert robot.order_id is not None
         await store.writer.call(_forget, robot.order_id)

@@ -207,8 +207,10 @@ async def test_a_canceled_parent_cancels_the_child_it_waits_for(open_bench: Open
 async def test_a_stopped_branch_cancels_the_child_it_waits_for(bench: Bench) -> None:
     await child(bench, b(1, "WaitEventBp", {"eventName": "never"}))
     waiting = b(2, "SerialFlowBp", default=[b(3, "SubTask::child")])
-    stopping = b(4, "SerialFlowBp", default=[b(5, "DelayBp", {"timeMillis": 200}), b(6, "StopOtherBranch")])
+    stopping = b(4, "SerialFlowBp", default=[b(5, "WaitEventBp", {"eventName": "stop"}), b(6, "StopOtherBranch")])
     run_id = await bench.submit(b(1, "ParallelFlowBp", default=[waiting, stopping]))
+    await bench.waits_for("child", "event", "event")
+    await bench.engine.publish("stop")
     assert (await bench.engine.result(run_id, 60)).state == State.SUCCEEDED
     assert (await bench.engine.result(child_id(run_id, "-1/1/2/3"), 60)).state == State.CANCELED
 

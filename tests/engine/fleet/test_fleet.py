@@ -90,7 +90,7 @@ async def test_an_order_id_is_accepted_once(store: Store):
 
 
 async def test_orders_that_cannot_be(store: Store):
-    async with fleet(store, max_queue=2) as robots:
+    async with fleet(store, max_queue=2, speed=1) as robots:  # the first order is still under way at the third
         with pytest.raises(ConflictError, match="not held"):
             await robots.send(order())
         await robots.select(request(vehicles=("R1",)))
@@ -162,8 +162,9 @@ async def test_a_canceled_order_stops_the_robot_on_its_way(store: Store):
         far, next_one = order(target="out", operation="ForkLoad"), order(target="in")
         await robots.send(far)
         await robots.send(next_one)
-        await asyncio.sleep(0.05)
-        moving = (await robots.robots())[0]
+        async with asyncio.timeout(60):
+            while (moving := (await robots.robots())[0]).state != RobotState.MOVING or moving.station:
+                await asyncio.sleep(0.005)
         assert (moving.state, moving.station, moving.order_id) == (RobotState.MOVING, None, far.id)
         assert moving.waypoints[-1][1:] == (30, 0)
         await robots.cancel(far.id)

@@ -142,6 +142,7 @@ class Connection(asyncio.Protocol):
             exchange.wake_writer()
         self.pool.lost(self)
         self._transport = None
+        del self._parser  # it holds this connection's methods
 
     def pause_writing(self) -> None:
         self.writing_paused = True
@@ -230,7 +231,7 @@ class Connection(asyncio.Protocol):
         except httptools.HttpParserUpgrade as upgrade:
             self._switch(exchange, data[upgrade.args[0] :])
         except httptools.HttpParserError as error:
-            self._fail(exchange, self._fault or ResponseError(str(error)))
+            self._malformed(exchange, error)
         else:
             if not exchange.ready or not self._progress:
                 self._watch_size(exchange, len(data))
@@ -271,6 +272,11 @@ class Connection(asyncio.Protocol):
         self._broken = True
         self._fault = ResponseError(detail, where=self.pool.name)
         raise self._fault
+
+    def _malformed(self, exchange: Exchange, error: httptools.HttpParserError) -> None:
+        """Not done in ``_parse``: a fault holds that frame, so that frame must not hold the fault."""
+        fault, self._fault = self._fault, None
+        self._fail(exchange, fault or ResponseError(str(error)))
 
     def _fail(self, exchange: Exchange, error: UpstreamError) -> None:
         self._broken = True

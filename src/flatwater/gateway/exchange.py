@@ -189,6 +189,7 @@ class Exchange:
 
     def release(self) -> None:
         """Give the connection back, or cut it when the exchange is not over. Idempotent."""
+        self.error = None  # once raised, it holds the frames that hold this
         connection = self._connection
         if connection is None:
             return

@@ -209,18 +209,22 @@ class FrontConnection(Refusing):
                 self._early = rest
                 self.pause_reading()
         except httptools.HttpParserError as error:
-            cause = error.__context__
-            if cause is not None and not isinstance(cause, RefusedError):
-                log.error("the front failed over a request", exc_info=cause)
-            if self._between and not self._keep_alive:  # what follows the last request is not looked at
-                self._refusal = RefusedError()
-            else:
-                self._refuse(cause if isinstance(cause, RefusedError) else malformed(str(error)))
+            self._malformed(error)
         else:
             if self._head_bytes > self._hall.front.max_head_bytes:
                 self._check_head()
             elif self.cycle is None:
                 self._rest()
+
+    def _malformed(self, error: httptools.HttpParserError) -> None:
+        """Not done in ``_parse``: the cause holds that frame, so that frame must not hold the cause."""
+        cause = error.__context__
+        if cause is not None and not isinstance(cause, RefusedError):
+            log.error("the front failed over a request", exc_info=cause)
+        if self._between and not self._keep_alive:  # what follows the last request is not looked at
+            self._refusal = RefusedError()
+        else:
+            self._refuse(cause if isinstance(cause, RefusedError) else malformed(str(error)))
 
     def eof_received(self) -> bool:
         """A client that has nothing more to send may still read: what it has asked is answered, if that begins soon.
@@ -244,7 +248,7 @@ class FrontConnection(Refusing):
                 cycle.disconnect()
         self._queue.clear()
         # No cycle is left for the collector: connections may come and go faster than it runs.
-        self.cycle = self._latest = None
+        self.cycle = self._latest = self._refusal = None
         self._extensions = {}
         del self._parser
 

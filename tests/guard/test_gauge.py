@@ -22,6 +22,9 @@ def test_level_and_peak_are_the_kernels() -> None:
     try:
         held = bytearray(b"x" * (40 * MIB))
         assert abs(gauge.rss() - procfs.memory(shares=False).rss) < 4 * MIB
+        private = procfs.memory().uss
+        assert private is not None
+        assert abs(gauge.private() - private) < 4 * MIB
         high = gauge.rss()
         del held
         assert gauge.peak() >= high

@@ -11,6 +11,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
+from flatwater.guard.celery_pool import Succession
 from flatwater.guard.channel import VARIABLE, Killed
 from flatwater.guard.django import close_old_connections
 from flatwater.guard.policy import Limits
@@ -19,6 +20,7 @@ from flatwater.guard.worker import MemoryKilled, Quarantined, Worker
 
 _WATCH_EVERY_S = 0.1  # at most ten requests a second are watched: each watch costs microseconds, a look a collection
 _MANY_CHILDREN = 1000
+_PATIENCE_S = 60.0  # a child that asked for a successor leaves by itself when it has not been told to for so long
 
 
 def install(
@@ -32,10 +34,10 @@ def install(
 ) -> Worker:
     """Guard the workers of a Celery app; call it once, where the app is made. Bytes; None: no limit.
 
-    At ``soft`` a prefork child leaves after its task by the pool's own way and is replaced; it is judged by its USS
-    now, not by the peak, and not before it has grown beyond what it was born with. With threads or solo the whole
-    worker makes its warm shutdown, so run it under ``flatwater guard`` or another supervisor. Each task's request is
-    expected dead soon after its task. Raises SettingError for limits that make no sense.
+    At ``soft`` a prefork child is replaced: its successor is started first, then it gets no more tasks and ends. It is
+    judged by its USS now, not by the peak, and not before it has grown beyond what it was born with. With threads or
+    solo the whole worker makes its warm shutdown, so run it under ``flatwater guard`` or another supervisor. Each
+    task's request is expected dead soon after its task. Raises SettingError for limits that make no sense.
     """
     return _Host(app, Limits(soft=soft, hard=hard, grace_s=grace_s), collect, max_names).worker
 
@@ -46,6 +48,8 @@ class _Host:
 
         self._app = app
         self._concurrency = 0
+        self._succession: Succession | None = None
+        self._leave_at = -float("inf")
         self._next_watch = -float("inf")
         self._requests: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()  # in flight, by id
         self.worker = Worker(
@@ -61,6 +65,7 @@ class _Host:
             app.conf.worker_max_memory_per_child = limits.soft // 1024  # so that the pool asks after each task
         for name, handler in (
             ("worker_init", self._worker_init),
+            ("worker_ready", self._worker_ready),
             ("worker_process_init", self._process_init),
             ("worker_process_shutdown", self._process_shutdown),
             ("worker_shutdown", self._process_shutdown),
@@ -75,10 +80,18 @@ class _Host:
             return
         self._concurrency = sender.concurrency or 0
         self.worker.turn = Turn(lambda: self._concurrency)
+        self._succession = Succession()
         if os.environ.get(VARIABLE):
             for task in self._app.tasks.values():
                 task.run = self._admitting(task.name, task.run)
             self.worker.start()  # for the results of killed tasks, which an idle worker writes, too
+
+    def _worker_ready(self, sender: Any = None, **_: Any) -> None:
+        if sender.app is not self._app or self._succession is None:
+            return
+        self._succession.attend(getattr(sender, "hub", None), getattr(sender.pool, "_pool", None))
+        if os.environ.get(VARIABLE):
+            self.worker.ready()
 
     def _admitting(self, name: str, run: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(run)
@@ -99,8 +112,8 @@ class _Host:
         pool.mem_rss = self._pool_level
 
     def _pool_level(self) -> int:
-        """KiB, above the pool's limit only when this child is to leave."""
-        if not self.worker.leaving:
+        """KiB, above the pool's limit only when this child is to leave by itself."""
+        if not self.worker.leaving or time.monotonic() < self._leave_at:
             return 1
         level = self.worker.statistics().level // 1024
         return max(level, int(self._app.conf.worker_max_memory_per_child or 0) + 1)
@@ -139,7 +152,9 @@ class _Host:
 
     def _recycle(self, reason: str) -> None:
         if self.worker.forked:
-            return  # the pool asks after the task
+            asked = self._succession is not None and self._succession.ask()
+            self._leave_at = time.monotonic() + _PATIENCE_S if asked else -float("inf")
+            return  # the pool asks for the level after the task
         if os.environ.get("REMAP_SIGTERM"):
             from celery.worker import state
 

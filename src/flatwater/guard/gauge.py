@@ -8,9 +8,8 @@ from contextlib import suppress
 from functools import partial
 from resource import getrusage
 
-from flatwater.memory import procfs
-
 _PAGE = os.sysconf("SC_PAGE_SIZE")
+_ROLLUP = os.access("/proc/self/smaps_rollup", os.R_OK)
 _THREAD = 1  # RUSAGE_THREAD, whose maximum is the process's as well; of SELF the kernel adds up all threads first
 
 
@@ -40,6 +39,7 @@ class Gauge:
 
     def __init__(self) -> None:
         self._statm, self._status = _Text("/proc/self/statm", 128), _Text("/proc/self/status", 4096)
+        self._rollup = _Text("/proc/self/smaps_rollup", 4096) if _ROLLUP else None  # Linux 4.14
         known = getrusage(_THREAD).ru_maxrss * 1024
         self._inherited = known if known > self._highest() else 0
 
@@ -61,16 +61,23 @@ class Gauge:
             file.write("5")
 
     def private(self) -> int:
-        """USS: what the end of this process would free; about 1 ms per 100 MB."""
-        memory = procfs.memory()
-        return memory.uss if memory.uss is not None else memory.rss
+        """USS: what the end of this process would free; about 1 ms per 100 MB. RSS where the kernel does not tell."""
+        if self._rollup is None:
+            return self.rss()
+        text = self._rollup.read()
+        return _kilobytes(text, b"Private_Clean:") + _kilobytes(text, b"Private_Dirty:")
 
     def close(self) -> None:
         """Let go of the files. Closing twice is allowed."""
         self._statm.close()
         self._status.close()
+        if self._rollup is not None:
+            self._rollup.close()
 
     def _highest(self) -> int:
-        text = self._status.read()
-        at = text.index(b"VmHWM:") + 6
-        return int(text[at : text.index(b"kB", at)]) * 1024
+        return _kilobytes(self._status.read(), b"VmHWM:")
+
+
+def _kilobytes(text: bytes, field: bytes) -> int:
+    at = text.index(field) + len(field)
+    return int(text[at : text.index(b"kB", at)]) * 1024

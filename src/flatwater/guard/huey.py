@@ -67,7 +67,7 @@ class _Host:
     def _started(self) -> None:
         if self.worker.forked:
             leave_inherited_connections()
-        self.worker.start()
+        self.worker.ready()
 
     def _before(self, task: Any) -> None:
         from huey.exceptions import CancelExecution

@@ -32,6 +32,7 @@ log = logging.getLogger("flatwater.guard")
 
 _TICK_S, _NEWS_S, _REPORT_S = 0.1, 1.0, 5.0
 _SAME_S = 0.001  # a reading at the end of a task stands for the beginning of the next one when that is so near
+_FORKED_TRIM_BYTES = 64 << 20  # the first collection in a forked child copies the pages that it shares with its parent
 _PEAK_BYTES = 16 << 20  # a peak that stands so far above the level hides those of later tasks: begin a new one
 
 
@@ -86,6 +87,7 @@ class Worker:
 
     ``on_recycle(reason)`` asks the host for its warm stop; ``on_killed(note)`` writes a killed task's result.
     ``collect=False`` leaves out collections and trims. ``turn`` lets pool processes leave one after another.
+    ``by_supervisor``: the warm stop is a signal that ``flatwater guard`` sends when it is asked and the turn has come.
     Call ``begin`` and ``end`` in the thread (or greenlet) that runs the task.
     """
 
@@ -101,12 +103,14 @@ class Worker:
         on_tick: Callable[[], object] | None = None,
         collect: bool = True,
         turn: Turn | None = None,
+        by_supervisor: bool = False,
         max_names: int = 64,
         max_running: int = 10_000,
     ) -> None:
         self.name = name
         self.limits = limits
         self.turn = turn
+        self._by_supervisor = by_supervisor
         self._soft = float("inf") if limits.soft is None else limits.soft
         self._on_recycle, self._on_killed, self._on_tick = on_recycle, on_killed, on_tick
         self._collect, self._max_names, self._max_running = collect, max_names, max_running
@@ -149,6 +153,15 @@ class Worker:
     def forked(self) -> bool:
         """Whether this process is a child of the one in which the guard was installed."""
         return self._made_in != _forks
+
+    def ready(self) -> None:
+        """Tell the supervisor that this process takes tasks now, so that the one it replaces may leave."""
+        self.start()
+        self._send("ready")
+
+    def ask_supervisor(self, reason: str) -> bool:
+        """Ask ``flatwater guard`` to recycle the whole command; False where none hears it."""
+        return self._channel is not None and self._channel.send("wanted", reason=reason)
 
     def rows(self) -> tuple[Row, ...]:
         """The table of tasks."""
@@ -239,7 +252,8 @@ class Worker:
         self._begun = self._ended = self._refused = self._told = self._witnessed = 0
         self._read_at, self._rss, self._mark, self._level = -float("inf"), 0, 0, 0
         self._trim_from = float("inf")
-        self._next_private = -float("inf")
+        self._next_private = -float("inf"), -float("inf")  # at the earliest, and at the latest
+        self._risen = -float("inf")
         self.leaving = False
         self._evidence = ""
         self._evident = float("inf")
@@ -259,6 +273,7 @@ class Worker:
         self._level = self._gauge.private() if self.forked else self._gauge.rss()
         self._policy = Policy(self.limits, base=self._level)
         if self._collect:
+            self._trimmer = Trimmer(min_bytes=_FORKED_TRIM_BYTES) if self.forked else Trimmer()
             self._trimmer.offer(self._gauge.rss())
             self._trim_from = self._trimmer.threshold
         told = os.environ.get(EVIDENCE, "") if self._channel else ""
@@ -283,20 +298,27 @@ class Worker:
             self.leaving = True
             self._policy.ask()
             log.warning("%s: %s, above the soft limit of %s: leaving", self.name, size(level), _limit(self.limits.soft))
+            if self._by_supervisor and not self.forked and self.ask_supervisor("soft limit"):
+                return
             self._send("leaving", reason="soft limit", level=level, base=self._policy.base, ended=self._ended)
             self._report()
             self._on_recycle("soft limit")
 
     def _own(self, rss: int) -> int | None:
-        """The level in bytes; None when it was measured a moment ago (the measure takes 1 ms per 100 MB)."""
-        assert self._gauge is not None
+        """The level in bytes. None when it was measured a moment ago and RSS has not risen much since: the measure
+        takes 1 ms per 100 MB, and so at most half a percent of the time, or what half of the room that is left takes.
+        """
+        gauge = self._gauge
+        assert gauge is not None
         if not self.forked:
             return rss
-        now = time.monotonic()
-        if now < self._next_private:
+        now = monotonic()
+        if now < self._next_private[0] or (now < self._next_private[1] and rss < self._risen):
             return None
-        level = self._gauge.private()
-        self._next_private = time.monotonic() + 20 * (time.monotonic() - now)
+        level = gauge.private()
+        self._risen = rss + max(self._soft - level, 0) / 2
+        took = monotonic() - now
+        self._next_private = now + 20 * took, now + 200 * took
         return level
 
     def _watch(self) -> None:

@@ -21,7 +21,7 @@ from flatwater.memory.anchor import Outline
 from flatwater.memory.evidence import Ends, Outside, Room
 from flatwater.memory.growth import Growing, GrowingType, Observation
 from flatwater.memory.heap_graph import Graph
-from flatwater.memory.heap_model import Census, Edge, HeapError, census_diff
+from flatwater.memory.heap_model import Census, Edge, HeapError, TypeGrowth, census_diff
 from flatwater.memory.heap_path import Path
 from flatwater.memory.holder import Holder, holders
 from flatwater.memory.signature import signature
@@ -40,6 +40,8 @@ TYPES_ASKED = 3
 SWELLING = 128 << 10
 """Bytes that a buffer must gain in the window to be a suspect."""
 INSTANCES = 16
+BLOCK = 48
+"""Bytes of a small object."""
 FILLING_SHARE = 0.05
 """Of the memory that is left, what a container with a bound may still take without being a leak."""
 FOREIGN = 0.2
@@ -121,6 +123,7 @@ class _Diagnosing:
         self.trace, self.trim, self.values, self.max_suspects = trace, trim, values, max_suspects
         self.notes: list[str] = []
         self.outline: Outline | None = None
+        self.gained = 0
 
     def run(self) -> Diagnosis:
         began = time.monotonic()
@@ -154,7 +157,7 @@ class _Diagnosing:
         self.facts = facts
         verdict = judge(facts)
         if verdict.kind == "python-objects" and self.outline is not None:
-            found = self._anchored(found, self.outline, begin, end)
+            found = self._anchored(found, self.outline, begin, end, kinds)
             if not found:
                 self.facts = msgspec.structs.replace(facts, sought=True)
                 verdict = judge(self.facts)
@@ -237,7 +240,8 @@ class _Diagnosing:
                     buffer = suspect.swollen(graph, swelling, end.at - begin.at)
                     found += [] if buffer is None else [buffer]
                 explained = sum(one.bytes_per_s for one in found) * seen.seconds
-                if explained < EXPLAINED * _gained(begin, end):
+                self.gained = _gained(begin, end, seen)
+                if explained < EXPLAINED * self.gained:
                     self.outline = anchor.outline(graph, time.monotonic())
                 waste = graph.garbage()
                 return found, (waste.bytes, waste.count)
@@ -263,7 +267,9 @@ class _Diagnosing:
                 )
         return [one for one in found if one not in full], sum(one.bytes_per_s for one in full)
 
-    def _anchored(self, found: list[Suspect], before: Outline, begin: Ends, end: Ends) -> list[Suspect]:
+    def _anchored(
+        self, found: list[Suspect], before: Outline, begin: Ends, end: Ends, kinds: list[GrowingType]
+    ) -> list[Suspect]:
         """The suspects, and who holds the growth that they do not explain, by comparing with a second snapshot."""
         self.progress("comparing who held it", 0.7)
         time.sleep(max(0.0, before.at + max(1.0, ANCHOR_SHARE * self.seconds) - time.monotonic()))
@@ -275,11 +281,17 @@ class _Diagnosing:
             return found
         if holder is None or any(mark in str(holder.path) for mark in suspect.NOISE):
             return found
-        if holder.gained / holder.seconds < EXPLAINED * _gained(begin, end) / (end.at - begin.at):
+        seconds = end.at - begin.at
+        if holder.gained / holder.seconds < EXPLAINED * self.gained / seconds:
             return found
-        assert begin.census is not None
-        assert end.census is not None
-        made = anchor.suspect(holder, census_diff(begin.census, end.census), end.at - begin.at)
+        if begin.census is not None and end.census is not None:
+            grown = census_diff(begin.census, end.census)
+        else:
+            grown = tuple(
+                TypeGrowth(row.type, round(row.growth_per_s * seconds), round(row.bytes_per_s * seconds))
+                for row in kinds
+            )
+        made = anchor.suspect(holder, grown, seconds)
         same = [one for one in found if one.path is not None and holder.node.address in _addresses(one.path)]
         if same:
             return [replace(one, bytes_per_s=made.bytes_per_s) if one is same[0] else one for one in found]
@@ -391,9 +403,12 @@ class _Diagnosing:
         return told["before"], told["after"]
 
 
-def _gained(begin: Ends, end: Ends) -> int:
-    """Bytes by which all objects became more; 0 when nobody counted, or when it is nothing."""
-    gain = end.census.bytes - begin.census.bytes if begin.census is not None and end.census is not None else 0
+def _gained(begin: Ends, end: Ends, seen: Observation) -> int:
+    """Bytes by which all objects became more, by their number where nobody counted bytes; 0 when it is nothing."""
+    if begin.census is not None and end.census is not None:
+        gain = end.census.bytes - begin.census.bytes
+    else:
+        gain = BLOCK * (seen.usage[-1][1]["blocks"] - seen.usage[0][1]["blocks"])
     return gain if gain >= MIN_PYTHON else 0
 
 

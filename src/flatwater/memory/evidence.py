@@ -89,8 +89,8 @@ def inner(observation: Observation) -> tuple[Inner, ...]:
     for track in observation.types.values():
         for at, count in zip(track.times, track.counts, strict=True):
             objects[place[at]] += count
-    made = []
-    for index, (at, usage) in enumerate(observation.usage):
+    made: list[Inner] = []
+    for at, usage in observation.usage:
         malloc, collector = usage["malloc"], usage["collector"]
         made.append(
             Inner(
@@ -98,7 +98,7 @@ def inner(observation: Observation) -> tuple[Inner, ...]:
                 blocks=usage["blocks"],
                 used=malloc["used"] + malloc["mapped"] if malloc else None,
                 free=malloc["free"] if malloc else None,
-                objects=int(objects[index]) if index < len(objects) else 0,
+                objects=int(objects[place[at]]) if at in place else made[-1].objects if made else 0,
                 frozen=collector["frozen"],
                 full_collections=collector["collections"][-1],
             )

@@ -180,6 +180,7 @@ class _Observer:
 
     def _read(self, addresses: Sequence[int]) -> None:
         at = time.monotonic() - self.begun
+        self.usage.append((at, self.target.ask("usage", shares=False)))
         for address, length in zip(addresses, self.target.ask("lengths"), strict=True):
             track = self.containers[address]
             if length is not None:

@@ -132,7 +132,8 @@ class Instance:
         if code is not None and code < 0:
             name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
             return self._asked(name) or Ending("crash", f"died of {name}", True)
-        return self._asked(f"status {code}") or Ending("exit" if code == 0 else "crash", f"exit status {code}", code != 0)
+        unasked = Ending("exit" if code == 0 else "crash", f"exit status {code}", code != 0)
+        return self._asked(f"status {code}") or unasked
 
     def _asked(self, how: str) -> Ending | None:
         reason = "stopped" if self.leaving == "stop" else "recycled"

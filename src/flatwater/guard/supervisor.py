@@ -159,9 +159,8 @@ class Supervisor:
     def _loop(self, selector: selectors.BaseSelector, reader: socket.socket) -> None:
         while True:
             now = time.monotonic()
-            self._oom.look([os.getpid(), *(instance.pid for instance in self.instances())], now)
             self._reap()
-            self._receive()
+            self._listen(now)
             for slot in self._slots:
                 self._tend(slot, now)
             self._bury()
@@ -300,6 +299,11 @@ class Supervisor:
             elif code < 0:
                 self._deaths.setdefault(pid, f"died of signal {-code}")
 
+    def _listen(self, now: float) -> None:
+        """What was told of those that are dead by now, by themselves and by the kernel."""
+        self._receive()
+        self._oom.look([os.getpid(), *(instance.pid for instance in self.instances())], now)
+
     def _receive(self) -> None:
         for _ in range(1000):  # then the workers are looked at again, however much is told
             try:
@@ -318,6 +322,10 @@ class Supervisor:
             self._evidence[pid] = message
         elif topic == "died":
             self._deaths[pid] = message["reason"]
+        elif topic == "wanted":
+            for instance in self.instances():
+                if pid in tree(instance.pid):
+                    instance.wanted = instance.wanted or message["reason"]
         elif topic == "leaving":
             for instance in self.instances():
                 if instance.pid == pid:
@@ -329,7 +337,10 @@ class Supervisor:
     def _bury(self) -> None:
         """Flight files of dead processes: the tasks that died with them. What was known of other dead is forgotten."""
         gone = [pid for pid in {*self._deaths, *self._evidence} if not started(pid)]
-        for pid, path in dead(self._folder):
+        found = dead(self._folder)
+        if found:
+            self._listen(time.monotonic())
+        for pid, path in found:
             flights = read(path)
             path.unlink(missing_ok=True)
             reason = self._deaths.get(pid, "")

@@ -1,0 +1,50 @@
+"""Dramatiq's actors that grow, for a worker in processes of its own; told by environment variables."""
+
+from __future__ import annotations
+
+import os
+import time
+
+import dramatiq
+from dramatiq.brokers.redis import RedisBroker
+from dramatiq.results import Results
+from dramatiq.results.backends.redis import RedisBackend
+
+from flatwater.guard.dramatiq import install
+
+url = os.environ["INFERIOR_STORAGE"]
+broker = RedisBroker(url=url)
+broker.add_middleware(Results(backend=RedisBackend(url=url)))
+dramatiq.set_broker(broker)
+
+
+def limit(name: str) -> int | None:
+    return int(os.environ[name]) << 20 if name in os.environ else None
+
+
+install(broker, soft=limit("INFERIOR_SOFT"), hard=limit("INFERIOR_HARD"))
+KEPT: list[bytearray] = []
+
+
+def note(*words: object) -> None:
+    with open(os.environ["INFERIOR_DONE"], "a") as file:  # noqa: PTH123
+        file.write(" ".join(map(str, words)) + "\n")
+
+
+@dramatiq.actor
+def grow(number: int, kib: int, pause_s: float) -> None:
+    KEPT.append(bytearray(b"x" * (kib * 1024)))
+    time.sleep(pause_s)
+    note(number, os.getpid())
+
+
+@dramatiq.actor
+def nothing(number: int) -> None:
+    note(number, os.getpid())
+
+
+@dramatiq.actor(store_results=True, max_retries=0)
+def eat(mib: int) -> int:
+    kept = [bytearray(b"x" * (1 << 20)) for _ in range(mib)]
+    time.sleep(60 if mib else 0)
+    return len(kept)

@@ -41,7 +41,12 @@ class Inferior:
         """Run a few lines with ``tasks`` being the module, and give what they print."""
         lines = f"import {self.module} as tasks\nfrom {self.module} import *\n{program}"
         done = subprocess.run(
-            [sys.executable, "-c", lines], env=self.environment, capture_output=True, text=True, timeout=60, check=False
+            [sys.executable, "-c", lines],
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=100,
+            check=False,
         )
         assert done.returncode == 0, done.stderr
         return done.stdout
@@ -49,7 +54,7 @@ class Inferior:
     def rows(self) -> list[list[str]]:
         return [line.split() for line in self.done.read_text().splitlines()] if self.done.exists() else []
 
-    def wait(self, what: Callable[[], bool], timeout_s: float = 60) -> None:
+    def wait(self, what: Callable[[], bool], timeout_s: float = 100) -> None:
         deadline = time.monotonic() + timeout_s
         while not what():
             assert time.monotonic() < deadline, self.log.read_text()[-3000:]

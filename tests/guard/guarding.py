@@ -41,7 +41,7 @@ class Guarded:
         with Record(self.file) as record:
             return [event.kind for event in record.events() if event.kind in ("start", "end") and event.body]
 
-    def wait(self, what: Callable[[], object], timeout_s: float = 60) -> None:
+    def wait(self, what: Callable[[], object], timeout_s: float = 100) -> None:
         deadline = time.monotonic() + timeout_s
         while not what():
             assert time.monotonic() < deadline, self.log.read_text()[-3000:]

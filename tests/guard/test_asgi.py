@@ -47,7 +47,7 @@ class Served:
         found: dict[str, Any] = json.loads(self.get("/table")[1])
         return found
 
-    def wait(self, what: Callable[[], object], timeout_s: float = 40) -> None:
+    def wait(self, what: Callable[[], object], timeout_s: float = 100) -> None:
         deadline = time.monotonic() + timeout_s
         while not what():
             assert time.monotonic() < deadline, self.log.read_text()[-3000:]

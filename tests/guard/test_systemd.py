@@ -29,7 +29,7 @@ class Systemd:
             self.environment["WATCHDOG_USEC"] = str(int(watchdog_s * 1e6))
         self.heard: list[dict[str, str]] = []
 
-    def wait(self, what: Callable[[dict[str, str]], bool], timeout_s: float = 40) -> dict[str, str]:
+    def wait(self, what: Callable[[dict[str, str]], bool], timeout_s: float = 100) -> dict[str, str]:
         """The next message for which this holds."""
         deadline = time.monotonic() + timeout_s
         while True:

@@ -7,6 +7,7 @@ import time
 
 from celery import Celery
 
+from flatwater.guard import celery_pool
 from flatwater.guard.celery import install
 from flatwater.memory import procfs
 
@@ -28,6 +29,8 @@ def limit(name: str) -> int | None:
 
 if "INFERIOR_BARE" not in os.environ:
     guard = install(app, soft=limit("INFERIOR_SOFT"), hard=limit("INFERIOR_HARD"))
+    if "INFERIOR_ALONE" in os.environ:  # as if Celery's event loop were unknown
+        celery_pool.Succession.attend = lambda *_: None  # type: ignore[method-assign,assignment]
     if "INFERIOR_EXPECT" in os.environ:  # faster than in production, where a collection each 30 s is plenty
         reset = guard._reset
 

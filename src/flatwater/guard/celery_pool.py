@@ -94,4 +94,5 @@ class Succession:
         if any(job._write_to is old or job._scheduled_for is old for job in pool._cache.values()):
             self._hub.call_later(_STEP_S, self._step, old, new)
             return
+        log.warning("pid %d is replaced by pid %d", old.pid, new.pid)
         old.terminate_controlled()

@@ -180,15 +180,19 @@ def _workers(found: Summary) -> str:
     lines = [f"Workers: {found.starts} started; ended: {ends}"]
     if found.recycled:
         lines.append(
-            f"Recycling: {found.recycled} times, {size(found.given_back)} given back, "
+            f"Recycling: {found.recycled} {_times(found.recycled)}, {size(found.given_back)} given back, "
             f"places empty for {found.away_s:.1f} s together"
         )
     return "\n".join(lines)
 
 
+def _times(count: int) -> str:
+    return "time" if count == 1 else "times"
+
+
 def _table(tasks: tuple[TaskSummary, ...]) -> str:
     if not tasks:
-        return "No task was reported: install flatwater.guard.huey or flatwater.guard.celery in the worker."
+        return "No task was reported: give the worker an integration (flatwater.guard.huey, celery, dramatiq, rq, asgi)."
     lines = [f"{'task':40} {'calls':>7} {'failed':>6} {'mean':>8} {'peak':>9} {'grows per call':>24} {'share':>6}"]
     for task in tasks[:50]:
         share = "" if task.share is None else f"{task.share:.0%}"

@@ -192,7 +192,7 @@ def _times(count: int) -> str:
 
 def _table(tasks: tuple[TaskSummary, ...]) -> str:
     if not tasks:
-        return "No task was reported: give the worker an integration (flatwater.guard.huey, celery, dramatiq, rq, asgi)."
+        return "No task was reported: give the worker an integration: flatwater.guard.huey, celery, …."
     lines = [f"{'task':40} {'calls':>7} {'failed':>6} {'mean':>8} {'peak':>9} {'grows per call':>24} {'share':>6}"]
     for task in tasks[:50]:
         share = "" if task.share is None else f"{task.share:.0%}"

@@ -421,7 +421,7 @@ def _joined(watched: dict[str, Any], made: dict[str, Any]) -> dict[str, Any]:
     rows = made.get("allocated_at", [])
     known = {(row["file"], row["line"]) for row in rows}
     more = [row for row in watched.get("allocated_at", []) if (row["file"], row["line"]) not in known]
-    return watched | {key: value for key, value in made.items() if value} | {"allocated_at": rows + more}
+    return made | {key: value for key, value in watched.items() if value} | {"allocated_at": rows + more}
 
 
 _ATOMS = ("str", "bytes", "int", "float", "tuple", "dict", "list", "set", "cell", "frame", "type", "object")

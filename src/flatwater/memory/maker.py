@@ -20,6 +20,7 @@ from flatwater.memory.heap_model import HeapError
 from flatwater.memory.item import Item, newest, sighted
 from flatwater.memory.site import Functions, Place, own, to_json
 from flatwater.memory.slot import content, new_below, resolved
+from flatwater.memory.statement import kept_at
 from flatwater.memory.trace import Allocations, Lines, at_fork, extension
 
 _SLICE_S = 0.04  # tracing is on for this long,
@@ -76,7 +77,8 @@ def types_made(
 ) -> dict[str, Any]:
     """A command: where the objects of these types (full names) were made that are new in the window and still alive.
 
-    For growth that no container shows. Looks at ``max_items`` objects, the youngest among them.
+    For growth that no container shows; ``inserted_at`` is read from the source. Looks at ``max_items`` objects, the
+    youngest among them.
     """
     closed = getattr(session, "closed", None) or threading.Event()
     allocations = Allocations(frames)
@@ -98,7 +100,16 @@ def types_made(
             by_type[item.type].append(item)
     functions = Functions()
     rows = [{"type": name, **_made(by_type.get(name, []), len(by_type.get(name, [])), functions)} for name in types]
-    return {"seconds": time.monotonic() - begun, "types": rows}
+    return {"seconds": time.monotonic() - begun, "types": [{**row, "inserted_at": _read(row)} for row in rows]}
+
+
+def _read(row: dict[str, Any]) -> list[dict[str, Any]]:
+    """Where the source says that the objects are kept; its share is 0, for it was not seen."""
+    stack = [
+        (step["file"], step["function"], step["line"]) for made in row["allocated_at"][:1] for step in made["stack"]
+    ]
+    place = kept_at(stack)
+    return [] if place is None else [{**to_json(place), "count": 0, "share": 0.0, "stack": []}]
 
 
 def take(addresses: list[int], types: list[str] | None = None, limit: int = 0) -> tuple[list[Any], list[Any]]:

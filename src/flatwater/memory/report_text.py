@@ -110,7 +110,8 @@ def place(row: dict[str, Any]) -> str:
 
 def _places(verb: str, rows: list[dict[str, Any]] | None) -> Iterator[str]:
     for row in (rows or [])[:2]:
-        yield f"   {verb:<9} {place(row)}  {row['share']:.0%}"
+        share = f"{row['share']:.0%}" if row["share"] else "by its source"
+        yield f"   {verb:<9} {place(row)}  {share}"
 
 
 def _advice(advice: Advice, indent: str, width: int) -> Iterator[str]:

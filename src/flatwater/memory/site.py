@@ -17,7 +17,7 @@ Place = tuple[str, str, int]
 
 _STANDARD = tuple({os.path.dirname(os.__file__) + os.sep, os.path.dirname(os.path.realpath(os.__file__)) + os.sep})  # noqa: PTH120
 _INSTALLED = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
-_MAX_SOURCE_BYTES = 4 << 20
+MAX_SOURCE_BYTES = 4 << 20
 _DEPTH = 6  # of classes in classes and functions in functions
 
 
@@ -71,7 +71,7 @@ def _functions(file: str) -> Iterator[tuple[int, int, str]]:
     """First line, last line and qualified name of every function in a source file; nothing when it cannot be read."""
     try:
         with open(file, "rb") as source:  # noqa: PTH123
-            tree = ast.parse(source.read(_MAX_SOURCE_BYTES))
+            tree = ast.parse(source.read(MAX_SOURCE_BYTES))
     except (OSError, ValueError, SyntaxError, RecursionError, MemoryError):
         return
     waiting: list[tuple[ast.AST, str]] = [(tree, "")]

@@ -58,7 +58,7 @@ class AiohttpExchange:
         assert response is not None
         self.ready = True
         headers = [(name.lower(), value) for name, value in response.raw_headers]
-        return ResponseHead(response.status, (response.reason or "").encode(), headers)
+        return ResponseHead(response.status, headers)
 
     async def continued(self) -> None:
         await asyncio.wait([self._task])

@@ -86,7 +86,7 @@ async def exchange(client: Client, case: Case) -> tuple[object, ...]:
             body = b""
             while data := await found.read():
                 body += data
-            return answer.status, answer.reason, sorted(answer.headers), body
+            return answer.status, sorted(answer.headers), body
         finally:
             found.release()
     except GatewayError:

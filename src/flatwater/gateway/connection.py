@@ -16,7 +16,7 @@ from flatwater.gateway.error import (
     UpstreamError,
 )
 from flatwater.gateway.exchange import MAX_BUFFERED_BYTES, Exchange
-from flatwater.gateway.message import tokens
+from flatwater.gateway.message import Headers, tokens
 
 if TYPE_CHECKING:
     from flatwater.gateway.pool import Pool
@@ -38,6 +38,7 @@ class Connection(asyncio.Protocol):
         "_chunked",
         "_connection_tokens",
         "_fault",
+        "_fields",
         "_parser",
         "_progress",
         "_sized",
@@ -67,6 +68,7 @@ class Connection(asyncio.Protocol):
         self._broken = False  # nothing may follow on this connection
         self._progress = False  # the parser made an event since the last bytes
         self._stuck_bytes = 0  # bytes without an event: a head or a trailer that never ends
+        self._fields: Headers = []  # of the head or the trailer that is being read
         self._sized = self._chunked = False
         self._connection_tokens: list[bytes] = []
 
@@ -159,28 +161,21 @@ class Connection(asyncio.Protocol):
         exchange = self.exchange
         if exchange is None or exchange.complete:
             self._refuse("bytes follow the answer")
-        self._reset_head()
-
-    def on_status(self, reason: bytes) -> None:
-        if self.exchange is not None:
-            self.exchange.response.reason += reason
+        self._fields = []
+        self._sized = self._chunked = False
+        self._connection_tokens = []
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        exchange = self.exchange
-        assert exchange is not None
-        name = name.lower()
-        if exchange.ready:
-            if exchange.complete or len(exchange.trailers) >= _MAX_TRAILERS:
-                self._refuse("too many trailers")
-            exchange.trailers.append((name, value))
-            return
-        if name in _WATCHED:
-            self._watch(name, value)
-        exchange.response.headers.append((name, value))
+        self._fields.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
         exchange = self.exchange
         assert exchange is not None
+        exchange.response.headers = fields = self._fields
+        self._fields = []
+        for name, value in fields:
+            if name in _WATCHED:
+                self._watch(name, value)
         self._progress = True
         self._stuck_bytes = 0
         status = self._parser.get_status_code()
@@ -218,9 +213,12 @@ class Connection(asyncio.Protocol):
         if not exchange.ready:  # 1xx: the answer proper follows (RFC 9110, 15.2)
             if (status := self._parser.get_status_code()) != 100:
                 exchange.interim.append((status, exchange.response.headers))
-            exchange.response.headers = []
-            exchange.response.reason = b""
             return
+        if self._fields:
+            if len(self._fields) > _MAX_TRAILERS:
+                self._refuse("too many trailers")
+            exchange.trailers = self._fields
+            self._fields = []
         if not exchange.upgrade or exchange.response.status != 101:
             exchange.complete = True
 
@@ -263,10 +261,6 @@ class Connection(asyncio.Protocol):
 
     def _framed(self) -> bool:
         return self._sized or self._chunked
-
-    def _reset_head(self) -> None:
-        self._sized = self._chunked = False
-        self._connection_tokens = []
 
     def _refuse(self, detail: str) -> None:
         self._broken = True

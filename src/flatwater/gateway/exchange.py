@@ -90,7 +90,7 @@ class Exchange:
         self._started = self._idle_from = self._first_byte_from = 0.0  # set by the sweep; 0: not yet seen
         self.method = method
         self.upgrade = upgrade
-        self.response = ResponseHead(0, b"", [])
+        self.response = ResponseHead(0, [])
         self.trailers: Headers = []
         self.informational = 0  # answers of 1xx so far
         self.interim: list[tuple[int, Headers]] = []  # those of them that the client may want to see

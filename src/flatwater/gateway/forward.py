@@ -72,7 +72,7 @@ class Forwarder:
             data = sent[2] + id + b"\r\n\r\n"
         else:
             try:
-                data = self._written(head, upstream, client, host, id)
+                data = self._written(head, client, host, id)
             except GatewayError:
                 transit.detach()
                 return None  # the ordinary path meets it too, and decides what follows
@@ -193,12 +193,12 @@ class Forwarder:
         upstream.answered(backend, response.status)
         return response
 
-    def _written(self, head: Head, upstream: Upstream, client: str, host: bytes, id: bytes) -> bytes:
+    def _written(self, head: Head, client: str, host: bytes, id: bytes) -> bytes:
         """The bytes of a request without a body. All but the id is kept, for it comes last and changes most."""
-        request = head.forwarded(client, id)
-        written = self._head(request, upstream, request.headers)
-        written.headers[0] = (b"host", host)
-        data = write_request(written, 0)
+        request = head.request
+        lines, count = self._inspector.added(request, client, id)
+        fields = [(b"host", host), *request.headers]
+        data = write_request(RequestHead(request.method, head.path + request.query, fields, lines, count), 0)
         end = id + b"\r\n\r\n"
         if data.endswith(end):
             head.sent = client, host, data.removesuffix(end)

@@ -55,10 +55,10 @@ class RequestHead(msgspec.Struct):
 
 
 class ResponseHead(msgspec.Struct):
-    """``status`` in 200 … 599 (or 101 after an upgrade), ``headers`` with lower-case names, framing included."""
+    """``status`` in 200 … 599 (or 101 after an upgrade), ``headers`` with lower-case names, framing included. The
+    reason phrase means nothing (RFC 9112, section 4) and is not kept."""
 
     status: int
-    reason: bytes
     headers: Headers
 
 

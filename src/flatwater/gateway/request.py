@@ -59,6 +59,8 @@ _ONCE = frozenset({b"host", b"content-length", b"transfer-encoding", b"expect", 
 _LISTS = frozenset({b"connection", b"via", b"forwarded", b"x-forwarded-for", b"te"})
 _FIRST = frozenset({b"x-forwarded-proto", b"x-forwarded-host"})
 
+_CONTINUED = frozenset({b"via", b"forwarded", b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"te"})
+
 _METHODS = {name: name.encode() for name in ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS")}
 
 _id_prefix = secrets.token_hex(6).encode()
@@ -278,17 +280,21 @@ class Inspector:
         """What a proxy adds, as lines and their count: Via, Forwarded (RFC 7239), X-Forwarded-*, X-Request-Id (last).
 
         Raises LoopError when the request has come through here too often."""
+        return self.added(request, request.client, request.id)
+
+    def added(self, request: Request, client: str, id: bytes) -> tuple[bytes, int]:
+        """``forwarded`` of a request that does not know its client and id."""
         special = request.special
         host = request.host
-        if len(special) == (host != b"") + (b"x-request-id" in special):
-            start = _client_lines(self.via, request.client, request.scheme)
-            return b'%b%b"\r\nx-forwarded-host: %b\r\nx-request-id: %b\r\n' % (start, host, host, request.id), 6
+        if _CONTINUED.isdisjoint(special):
+            start = _client_lines(self.via, client, request.scheme)
+            return b'%b%b"\r\nx-forwarded-host: %b\r\nx-request-id: %b\r\n' % (start, host, host, id), 6
         via = special.get(b"via")
         if via is not None and via.count(self.via) >= _MAX_VIA:
             raise LoopError(f"Via names {self._front.via} {_MAX_VIA} times")
-        name, forwarded, proto = _client_fields(request.client, request.scheme)
+        name, forwarded, proto = _client_fields(client, request.scheme)
         forwarded += b';host="' + host + b'"'
-        if self._trusted(request.client):
+        if self._trusted(client):
             if (before := special.get(b"x-forwarded-for")) is not None:
                 name = before + b", " + name
             if (before := special.get(b"forwarded")) is not None:
@@ -304,7 +310,7 @@ class Inspector:
         ]
         if request.takes_trailers:
             fields += (b"te: trailers", b"connection: te")
-        fields.append(b"x-request-id: " + request.id)
+        fields.append(b"x-request-id: " + id)
         return b"\r\n".join(fields) + b"\r\n", len(fields)
 
 

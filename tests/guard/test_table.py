@@ -55,6 +55,21 @@ def test_tasks_that_always_come_together_are_not_told_apart() -> None:
     assert {row.per_call for row in table.rows()} <= {None} or {row.name for row in table.rows() if row.grows} == {"a"}
 
 
+def test_tasks_that_always_come_together_but_never_at_once_are_told_apart() -> None:
+    rng, table, now, level = random.Random(3), Table(), 0.0, 0
+    for _ in range(200):  # in every interval as many of one as of the other
+        for name, seconds, growth in (("grows", 0.011, 100 * KIB), ("flat", 0.0005, 0)):
+            before = level + rng.randint(-KIB, KIB)
+            now += seconds
+            level = before + growth
+            table.add(name, now=now, seconds=seconds, before=before, after=level, peak=level, alone=True, failed=False)
+    rows = {row.name: row for row in table.rows()}
+    assert rows["grows"].per_call == pytest.approx(100 * KIB)
+    assert rows["grows"].grows
+    assert rows["flat"].per_call == pytest.approx(0)
+    assert not rows["flat"].grows
+
+
 def test_calls_alone_are_measured_one_by_one() -> None:
     table = Table()
     for at in range(10):

@@ -49,11 +49,12 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Sums:
-    __slots__ = ("alone", "calls", "count", "failed", "max_s", "peak", "retained", "rise", "total_s")
+    __slots__ = ("alone", "calls", "closed", "count", "failed", "max_s", "peak", "retained", "rise", "total_s")
 
     def __init__(self) -> None:
         self.count = self.failed = self.peak = self.rise = self.alone = self.retained = 0
         self.calls = 0  # ended in the open interval
+        self.closed = (0, 0)  # alone and retained, when the last interval was closed
         self.total_s = self.max_s = 0.0
 
 
@@ -62,7 +63,8 @@ class Table:
 
     Intervals of at least ``interval_s`` are closed at the end of a task: the change of the level in an interval is the
     sum over tasks of calls times growth per call, which least squares solves for. Intervals with many tasks at once
-    tell as much as those with one, so overlapping tasks are told apart as soon as their mixture changes.
+    tell as much as those with one, so overlapping tasks are told apart as soon as their mixture changes. Where no task
+    of an interval overlapped another, each was measured by itself: then an unchanging mixture is told apart, too.
     """
 
     def __init__(self, *, max_names: int = 64, interval_s: float = 0.1) -> None:
@@ -121,11 +123,18 @@ class Table:
         if self._first is None:
             self._first = self._began = before
         else:
-            self._fit.add({name: sums.calls for name, sums in self._sums.items() if sums.calls}, after - self._began)
+            self._fit.add(self._observed(after - self._began))
             for sums in self._sums.values():
                 sums.calls = 0
+                sums.closed = sums.alone, sums.retained
             self._began = after
         self._from, self._until = now, now + self._interval_s
+
+    def _observed(self, change: int) -> list[tuple[dict[str, int], float]]:
+        called = [(name, sums) for name, sums in self._sums.items() if sums.calls]
+        if all(sums.alone - sums.closed[0] == sums.calls for _, sums in called):
+            return [({name: sums.calls}, sums.retained - sums.closed[1]) for name, sums in called]
+        return [({name: sums.calls for name, sums in called}, change)]
 
 
 def _row(name: str, sums: _Sums, fit: tuple[float, float] | None, growth: int) -> Row:
@@ -163,11 +172,15 @@ class Regression:
         self._squares = 0.0
         self.intervals = 0
 
-    def add(self, calls: dict[str, int], change: float) -> None:
-        """An interval in which tasks ended so often and the level changed by so many bytes."""
+    def add(self, observed: list[tuple[dict[str, int], float]]) -> None:
+        """An interval: how often which tasks ended, and by how many bytes that changed the level; several, if apart."""
         if self._left_out > 0:
             self._left_out -= 1
             return
+        for calls, change in observed:
+            self._add(calls, change)
+
+    def _add(self, calls: dict[str, int], change: float) -> None:
         self.intervals += 1
         self._squares += change * change
         products, targets = self._products, self._targets

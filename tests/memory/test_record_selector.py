@@ -141,9 +141,9 @@ def test_a_look_is_cheap_and_sees_this_process() -> None:
     scanner = Scanner()
     now = time.clock_gettime(time.CLOCK_BOOTTIME)
     scanner.look(now)
-    begin = time.perf_counter()
+    begin = time.process_time()
     table = scanner.look(now)
-    took = time.perf_counter() - begin
+    took = time.process_time() - begin
     assert table[os.getpid()].start == read(os.getpid()).start  # type: ignore[union-attr]
     assert table[os.getpid()].command.split()[0] == content(f"/proc/{os.getpid()}/cmdline").split(b"\0")[0].decode()  # type: ignore[union-attr]
     assert took / len(table) < 5 * 0.1e-3  # 10 ms for 100 processes are the target; 2 ms is usual

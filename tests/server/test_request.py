@@ -80,11 +80,15 @@ async def fail(service: Service, how: str) -> None:
 
 @pytest.fixture
 def client() -> Client:
+    return asking(timeout_s=60)
+
+
+def asking(timeout_s: float) -> Client:
     paths: dict[str, list[Any]] = {}
     for route in table.routes:
         paths.setdefault(route.path, []).append(route)
     app = Starlette(routes=[Mount(path, Endpoint(routes)) for path, routes in paths.items()])
-    server = ServerSettings(max_body_bytes=LIMIT, body_timeout_s=0.2, request_timeout_s=0.2)
+    server = ServerSettings(max_body_bytes=LIMIT, body_timeout_s=timeout_s, request_timeout_s=timeout_s)
     return Client(app, state={"service": SimpleNamespace(settings=Settings(server=server))})
 
 
@@ -235,8 +239,8 @@ async def test_methods(client: Client) -> None:
         ("timeout", 500, "internal"),
     ],
 )
-async def test_errors_keep_their_shape(client: Client, how: str, status: int, code: str) -> None:
-    answer = await client.post(f"/fail/{how}")
+async def test_errors_keep_their_shape(how: str, status: int, code: str) -> None:
+    answer = await asking(timeout_s=0.2 if how == "slow" else 60).post(f"/fail/{how}")
     assert (answer.status, answer.error["code"]) == (status, code)
     assert b"secret" not in answer.body
     if how == "conflict":
@@ -252,7 +256,9 @@ async def test_errors_keep_their_shape(client: Client, how: str, status: int, co
         assert answer.error["problems"] == [{"path": "-1/3", "message": "unknown block", "hint": "did you mean IfBp?"}]
 
 
-async def test_slow_bodies_time_out(client: Client) -> None:
+async def test_slow_bodies_time_out() -> None:
+    client = asking(timeout_s=0.2)
+
     async def receive() -> Any:
         await asyncio.sleep(60)
 

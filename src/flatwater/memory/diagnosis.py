@@ -139,27 +139,12 @@ class _Diagnosing:
         rows, kinds = growth.growing(seen), growth.growing_types(seen)
         self.progress("asking who holds it", 0.65)
         found, garbage = self._owners(rows, kinds, seen, begin, end)
-        room = Room(self.target.pid)
-        found, filling = self._unbounded(found, room)
-        held = sum(one.bytes_per_s for one in found if not one.weak and not one.unreachable)
-        facts = evidence.assemble(
-            outside.points,
-            seen,
-            begin,
-            end,
-            [one for one in found if not one.unreachable],
-            room,
-            container_per_s=held,
-            filling_per_s=filling,
-            foreign=any(one.foreign >= FOREIGN * one.length > 0 for one in found if not one.weak),
-            garbage=garbage,
-        )
-        self.facts = facts
-        verdict = judge(facts)
+        found, self.facts = self._facts(found, garbage, seen, outside, begin, end)
+        verdict = judge(self.facts)
         if verdict.kind == "python-objects" and self.outline is not None:
             found = self._anchored(found, self.outline, begin, end, kinds)
             if not found:
-                self.facts = msgspec.structs.replace(facts, sought=True)
+                self.facts = msgspec.structs.replace(self.facts, sought=True)
                 verdict = judge(self.facts)
         found = self._relevant(found, verdict)
         self.progress("tracing who makes it", 0.75)
@@ -187,6 +172,31 @@ class _Diagnosing:
             holders=holding,
             notes=tuple(self.notes),
             trimmed=trimmed,
+        )
+
+    def _facts(
+        self,
+        found: list[Suspect],
+        garbage: tuple[int, int],
+        seen: Observation,
+        outside: Outside,
+        begin: Ends,
+        end: Ends,
+    ) -> tuple[list[Suspect], Evidence]:
+        """The suspects that count, and what the verdict rests on."""
+        room = Room(self.target.pid)
+        found, filling = self._unbounded(found, room)
+        return found, evidence.assemble(
+            outside.points,
+            seen,
+            begin,
+            end,
+            [one for one in found if not one.unreachable],
+            room,
+            container_per_s=sum(one.bytes_per_s for one in found if not one.weak and not one.unreachable),
+            filling_per_s=filling,
+            foreign=any(one.foreign >= FOREIGN * one.length > 0 for one in found if not one.weak),
+            garbage=garbage,
         )
 
     def _warm_up(self) -> None:

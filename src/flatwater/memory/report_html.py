@@ -9,7 +9,7 @@ from typing import Any
 from flatwater.memory.advice import Advice
 from flatwater.memory.diagnosis import Diagnosis, Finding
 from flatwater.memory.path_drawing import draw
-from flatwater.memory.report_text import headline, held, pace, place, shown
+from flatwater.memory.report_text import headline, held, pace, place, share, shown
 from flatwater.memory.verdict import Verdict
 from flatwater.quantity import duration, rate, size
 
@@ -125,7 +125,7 @@ def _finding(number: int, found: Finding) -> Iterator[str]:
 
 def _makers(makers: dict[str, Any]) -> str:
     rows = [
-        f"<tr><td>{verb}</td><td><code>{escape(place(row))}</code></td><td class='n'>{row['share']:.0%}</td></tr>"
+        f"<tr><td>{verb}</td><td><code>{escape(place(row))}</code></td><td class='n'>{share(row)}</td></tr>"
         for verb, key in (("inserted", "inserted_at"), ("allocated", "allocated_at"), ("removed", "removed_at"))
         for row in (makers.get(key) or [])[:3]
     ]

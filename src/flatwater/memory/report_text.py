@@ -108,10 +108,14 @@ def place(row: dict[str, Any]) -> str:
     return f"{file}:{row['line']}" + (f" in {function}()" if function else "")
 
 
+def share(row: dict[str, Any]) -> str:
+    """The part of the events that a line made; a line without a share was not seen but read."""
+    return f"{row['share']:.0%}" if row["share"] else "by its source"
+
+
 def _places(verb: str, rows: list[dict[str, Any]] | None) -> Iterator[str]:
     for row in (rows or [])[:2]:
-        share = f"{row['share']:.0%}" if row["share"] else "by its source"
-        yield f"   {verb:<9} {place(row)}  {share}"
+        yield f"   {verb:<9} {place(row)}  {share(row)}"
 
 
 def _advice(advice: Advice, indent: str, width: int) -> Iterator[str]:

@@ -59,6 +59,7 @@ class _Host:
             on_killed=self._killed,
             on_tick=self._children,
             collect=collect,
+            by_supervisor=True,
             max_names=max_names,
         )
         if limits.soft is not None and not app.conf.worker_max_memory_per_child:

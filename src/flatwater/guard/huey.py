@@ -46,6 +46,7 @@ class _Host:
             on_recycle=self._recycle,
             on_killed=self._killed,
             collect=collect,
+            by_supervisor=True,
             max_names=max_names,
         )
         self._create = huey.create_consumer

@@ -49,6 +49,7 @@ class Instance:
         self.level = self.highest = self.last = 0
         self.policy: Policy | None = None
         self.wanted = ""  # why it should be recycled, until it has been asked
+        self.ready = False  # it has told that it takes tasks
         self.leaving = ""  # why it was asked, or leaves by itself
         self.killed = ""
         self.ending: Ending | None = None

@@ -62,9 +62,10 @@ class Supervisor:
 
     ``limits`` hold for each worker's process tree (PSS); what is missing of them follows from the control group, a
     ``count``-th part each. With ``overlap`` a replacement starts before the old one is asked to stop, if there is
-    room. One that is asked in its first ``settle_s`` was born large: those after it are left alone for so long. What
-    a worker leaves behind in its session may live on for ``rest_s``. A task whose process was killed
-    ``quarantine_after`` times is refused by the integrations from then on.
+    room; where workers tell when they take tasks, the old one works until then, at most ``ready_s``. One that is asked
+    in its first ``settle_s`` was born large: those after it are left alone for so long. What a worker leaves behind in
+    its session may live on for ``rest_s``. A task whose process was killed ``quarantine_after`` times is refused by the
+    integrations from then on.
     SIGTERM and SIGINT: warm stop of all, a second one kills; SIGHUP: recycle all, one after another.
     """
 
@@ -81,10 +82,12 @@ class Supervisor:
         back_off: Callable[[], BackOff] = BackOff,
         settle_s: float = 10.0,
         rest_s: float = 10.0,
+        ready_s: float = 60.0,
     ) -> None:
         check_bound("count", count, where="guard")
         check_bound("settle_s", settle_s, where="guard")
         check_bound("rest_s", rest_s, where="guard")
+        check_bound("ready_s", ready_s, where="guard")
         check_bound("quarantine_after", quarantine_after, where="guard")
         self._command, self._record, self._overlap = list(command), record, overlap
         group = procfs.cgroup()
@@ -96,7 +99,8 @@ class Supervisor:
         self._folder = make_folder()
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
         self._socket.bind(str(self._folder / "socket"))
-        self._settle_s, self._rest_s = settle_s, rest_s
+        self._settle_s, self._rest_s, self._ready_s = settle_s, rest_s, ready_s
+        self._tell = False  # whether workers of this command tell when they take tasks
         self._unit = Unit(count, os.environ)
         self._oom = OomKills()
         self._trouble = ""
@@ -227,31 +231,31 @@ class Supervisor:
             instance.wanted = decision.reason
             slot.hurried = slot.hurried or now - instance.born < self._settle_s
             self._record.add("limit", instance.pid, reason=decision.reason, level=instance.level, soft=self.limits.soft)
-        if instance.wanted and not instance.leaving and self._may_leave(slot):
-            if self._overlap and not slot.leaving and slot.current is instance and self._room_for(instance):
-                slot.leaving.append(instance)
-                slot.current = None
-                self._start(slot)
+        if not instance.wanted or instance.leaving or not self._may_leave(slot, instance, now):
+            return
+        if self._overlap and not slot.leaving and _room_for(instance):
+            slot.leaving.append(instance)
+            slot.current = None
+            self._start(slot)
+        if slot.current is instance or self._up(slot.current, now):
             log.warning("worker %d (pid %d): %s, warm stop", slot.number, instance.pid, instance.wanted)
             instance.stop(instance.wanted)
 
-    def _may_leave(self, slot: _Slot) -> bool:
+    def _may_leave(self, slot: _Slot, instance: Instance, now: float) -> bool:
         """One place after another: never fewer workers than configured, less one, nor with overlap more, plus one."""
+        if slot.leaving and slot.current is instance:  # a replacement that wants to go before it has replaced
+            return False
+        others = [other for other in self._slots if other is not slot]
         return all(
-            other.current is not None and not other.current.leaving and not other.leaving
-            for other in self._slots
-            if other is not slot
+            self._up(other.current, now) and not (other.current and other.current.leaving) and not other.leaving
+            for other in others
         )
 
-    def _room_for(self, instance: Instance) -> bool:
-        """Whether a replacement fits beside those that run, taking as much as this one did at its start.
-
-        Page cache that the kernel can drop is room.
-        """
-        group = control_group.of(os.getpid())
-        if group is None or group.limit is None or group.held is None:
-            return True
-        return group.held + (instance.policy.base if instance.policy else 0) < 0.95 * group.limit
+    def _up(self, instance: Instance | None, now: float) -> bool:
+        """Whether it takes tasks: it has told so, or such workers do not tell, or it should have long ago."""
+        if instance is None:
+            return False
+        return instance.ready or not self._tell or now - instance.born >= self._ready_s
 
     def _kill(self, instance: Instance, reason: str) -> None:
         if not instance.killed:
@@ -318,14 +322,17 @@ class Supervisor:
         if topic == "table":
             self._record.table(pid, message["start"], message["kind"], message["rows"])
             return
+        if topic == "ready":
+            for instance in self._instances_of(pid):
+                instance.ready = self._tell = True
+            return
         if topic == "evidence":
             self._evidence[pid] = message
         elif topic == "died":
             self._deaths[pid] = message["reason"]
         elif topic == "wanted":
-            for instance in self.instances():
-                if pid in tree(instance.pid):
-                    instance.wanted = instance.wanted or message["reason"]
+            for instance in self._instances_of(pid):
+                instance.wanted = instance.wanted or message["reason"]
         elif topic == "leaving":
             for instance in self.instances():
                 if instance.pid == pid:
@@ -333,6 +340,9 @@ class Supervisor:
                     if instance.policy is not None:
                         instance.policy.ask()
         self._record.add(topic, pid, **message)
+
+    def _instances_of(self, pid: int) -> list[Instance]:
+        return [instance for instance in self.instances() if pid in tree(instance.pid)]
 
     def _bury(self) -> None:
         """Flight files of dead processes: the tasks that died with them. What was known of other dead is forgotten."""
@@ -397,3 +407,14 @@ class Supervisor:
             draft = self._folder / "quarantine.draft"
             draft.write_bytes(msgspec.json.encode(names))
             draft.rename(self._folder / "quarantine.json")
+
+
+def _room_for(instance: Instance) -> bool:
+    """Whether a replacement fits beside those that run, taking as much as this one did at its start.
+
+    Page cache that the kernel can drop is room.
+    """
+    group = control_group.of(os.getpid())
+    if group is None or group.limit is None or group.held is None:
+        return True
+    return group.held + (instance.policy.base if instance.policy else 0) < 0.95 * group.limit

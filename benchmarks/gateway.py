@@ -280,6 +280,8 @@ def main() -> None:
             if "varied" in only:
                 title = "Cache hit of 1 KB, each head another"
                 compare(title, "/cached", hits, folder, up, chosen.rounds, chosen.seconds, VARIED)
+                title = "Pass-through of 1 KB, each head another"
+                compare(title, "/", peers, folder, up, chosen.rounds, chosen.seconds, VARIED)
             for title, measure in (("slope", slope), ("stall", stall)):
                 if title in only:
                     print({"slope": "RSS", "stall": f"{STALLED} clients that read nothing of {STALLED_MIB} MiB"}[title])

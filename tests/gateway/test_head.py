@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import random
 import re
 import tracemalloc
 import weakref
@@ -21,6 +22,7 @@ from flatwater.errors import SettingError
 from flatwater.gateway import Config, parse
 from flatwater.gateway.head import Head, Heads
 from flatwater.gateway.request import Inspector
+from flatwater.gateway.shelf import MAX_INLINE_BYTES
 from flatwater.gateway.upstream import Upstream
 
 ANSWERS = {
@@ -277,6 +279,27 @@ async def test_what_enters(ledger: Ledger) -> None:
             assert heads.statistics().hits - before.hits == (sight != 2), "first by host and target, then by its bytes"
         writer.close()
         await writer.wait_closed()
+
+
+@pytest.mark.parametrize("size", [0, MAX_INLINE_BYTES, MAX_INLINE_BYTES + 1, 700_000])
+async def test_hits_of_any_size(size: int, ledger: Ledger) -> None:
+    """One after the other, and several at once, more than the buffers take."""
+    data = random.Random(size).randbytes(size)
+    stored = b"HTTP/1.1 200 OK\r\ncache-control: max-age=60\r\ncontent-length: %d\r\n\r\n" % size + data
+    async with (
+        origin(stored) as upstream,
+        gate(config(upstream.port, "cache = { enabled = true }"), ledger) as front,
+        asyncio.timeout(60),
+    ):
+        reader, writer = await asyncio.open_connection("127.0.0.1", front.port)
+        for count in (1, 1, 1, 1, 5, 5):
+            writer.write(head(b"/api/") * count)
+            for _ in range(count):
+                assert (await reply(reader)).body == data
+        assert len(upstream.heads) == 1
+        writer.close()
+        await writer.wait_closed()
+        await front.at_rest()
 
 
 async def test_reload_forgets(ledger: Ledger) -> None:

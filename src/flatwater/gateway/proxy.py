@@ -20,6 +20,7 @@ from flatwater.gateway.message import STATUS_LINES, Headers
 from flatwater.gateway.options import ends_here, may_end_here, tell_options
 from flatwater.gateway.request import Inspector, Request, fresh_id
 from flatwater.gateway.route import Routes
+from flatwater.gateway.shelf import MAX_INLINE_BYTES
 from flatwater.gateway.transit import LEFT, Receive, Record, Scope, Send, Transit, refuse
 from flatwater.gateway.tunnel import tunnel
 from flatwater.gateway.upstream import Upstream
@@ -186,7 +187,12 @@ class Proxy:
     ) -> None:
         id = id or fresh_id()
         close = b"\r\n" if head.keep_alive else b"connection: close\r\n\r\n"
-        write(b"".join((STATUS_LINES[status], lines, self._hit_lines % id, close, body)))
+        told = self._hit_lines % id
+        if len(body) <= MAX_INLINE_BYTES:
+            write(b"".join((STATUS_LINES[status], lines, told, close, body)))
+        else:  # to copy it would cost more than to write twice
+            write(b"".join((STATUS_LINES[status], lines, told, close)))
+            write(body)
         self.requests += 1
         duration_s = time.perf_counter() - began
         upstream = head.upstream

@@ -219,7 +219,7 @@ def test_what_an_agent_tells_is_recorded(path: Path, tag: str) -> None:
             begin = time.monotonic()
             for _ in range(5):
                 recorder.tick()
-            assert time.monotonic() - begin < 2
+            assert time.monotonic() - begin < 30
             os.kill(child.pid, signal.SIGCONT)
             tick_until(recorder, lambda _: recorder.agents().size == 0)
             recorder.tick()

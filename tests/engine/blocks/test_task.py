@@ -12,7 +12,7 @@ from flatwater.store import log as logs
 from flatwater.store import run as runs
 from flatwater.store.ident import child_id
 from flatwater.store.state import State
-from tests.engine.blocks.conftest import Bench, Open
+from tests.engine.blocks.conftest import Bench, Open, eventually
 from tests.engine.conftest import Trace
 from tests.engine.plan import b, plan
 
@@ -99,7 +99,12 @@ async def test_suspend_and_start_another_run(bench: Bench, trace: Trace, parked:
     await bench.until(other, State.WAITING if parked else State.RUNNING)
     suspend = b(1, "SuspendTaskBp", {"taskRecordId": other})
     assert await bench.outputs(suspend, outputs={"ok": "blocks.b1.suspendSuccess"}) == {"ok": True}
-    await asyncio.sleep(1.2 if not parked else 0)  # a run in memory hears of it with the next look at the store
+    if not parked:  # a run in memory hears of it with the next look at the store
+
+        async def told() -> bool:
+            return bench.engine.scheduler.active[other].stopping == "pause"
+
+        await eventually(told)
     trace.gate.set()
     await bench.engine.publish("go")
     await bench.until(other, State.PAUSED)

@@ -9,9 +9,9 @@ time per task without it, what it adds (the median of the pairs, with quartiles)
 a processor, which other work on the machine disturbs least.
 
 ``recycle`` starts real workers with tasks that grow, so that they are recycled about so often, counts how often each
-task ended, looks how many workers are ready for tasks, and compares the throughput with that of the workers without
-the guard and without growth, before and after. Prefork is one pool of ``--workers``; of the others ``flatwater guard
--n 2 --overlap`` runs two, with half of the threads each. The Redis database is emptied.
+task ended, looks how many workers are ready for tasks, and compares the throughput with that of as many workers
+without the guard and without growth, which run at the same time. Prefork is one pool of ``--workers``; of the others
+``flatwater guard -n 2 --overlap`` runs two, with half of the threads each. The Redis databases are emptied.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import argparse
 from guard_overhead import HOSTS, overhead
 from guard_recycle import recycle
 
-REDIS = "redis://127.0.0.1:6379/12"
+REDIS, BESIDE = "redis://127.0.0.1:6379/12", "redis://127.0.0.1:6379/11"
 
 
 def main() -> None:
@@ -29,6 +29,7 @@ def main() -> None:
     parser.add_argument("what", choices=["overhead", "recycle"])
     parser.add_argument("--host", choices=HOSTS, nargs="+", default=HOSTS)
     parser.add_argument("--redis", default=REDIS)
+    parser.add_argument("--beside", default=BESIDE, help="the bare workers' Redis")
     parser.add_argument("--tasks", type=int, help="overhead: of a block (200); recycle: in all (20,000)")
     parser.add_argument("--pairs", type=int, default=40, help="of blocks")
     parser.add_argument("--recycles", type=int, default=200)
@@ -40,7 +41,7 @@ def main() -> None:
         return
     for host in given.host:
         if host != "asgi":
-            recycle(given.redis, host, given.tasks or 20_000, given.recycles, given.workers, given.task_s)
+            recycle(given.redis, given.beside, host, given.tasks or 20_000, given.recycles, given.workers, given.task_s)
 
 
 if __name__ == "__main__":

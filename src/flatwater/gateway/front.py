@@ -193,10 +193,10 @@ class FrontConnection(Refusing):
         self._parse(data)
         if self._repeated and (head := self._latest) is not None and self._refusal is None and self._is_one(data):
             self._hall.app.heads.enter(data, head)
-
-    def _parse(self, data: bytes) -> None:
         self._begun = 0
         self._latest = None
+
+    def _parse(self, data: bytes) -> None:
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:

@@ -123,9 +123,10 @@ class Heads:
         return False
 
     def enter(self, raw: bytes, head: Head) -> None:
-        """What came again. Connections must stay after it, or it does not enter."""
+        """What came again. Connections must stay after it as they are, or it does not enter."""
         size = _size(raw, head)
-        if head.keep_alive and size <= self._half_bytes and raw not in self:
+        stays = head.keep_alive and b"upgrade" not in head.request.special
+        if stays and size <= self._half_bytes and raw not in self:
             self._entered += 1
             self._put(raw, head, size)
 

@@ -1,19 +1,45 @@
 """Growth: containers and types that grow are told from those that are worked off, rebuilt, or merely large."""
 
+import functools
 import io
 import itertools
+import subprocess
+import sys
 import threading
 import time
 from array import array
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from flatwater.memory import growth as growth_module
 from flatwater.memory.growth import Observation, Track, growing, growing_types, growth, observe
 from flatwater.memory.target import Here
+
+ROOT = Path(__file__).parents[2]
+
+
+def alone(test: Callable[[], None]) -> Callable[[], None]:
+    """Run a test in a process of its own: each look at that of the whole suite takes most of a second."""
+
+    @functools.wraps(test)
+    def in_own_process() -> None:
+        program = f"from {__name__} import {test.__name__} as test; test.__wrapped__()"
+        done = subprocess.run(
+            [sys.executable, "-W", "error", "-c", program],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=200,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+
+    return in_own_process
 
 
 @contextmanager
@@ -43,7 +69,7 @@ def seen(seconds: float = 3.0, **settings: Any) -> Observation:
 
 def seen_to_grow(*containers: object, types: tuple[str, ...] = (), seconds: float = 2.0) -> Observation:
     """An observation in which these grow; a busy machine is given longer windows."""
-    for factor in (1, 3, 6):
+    for factor in (1, 3, 6, 20):
         observation = seen(seconds * factor)
         told = {row.type for row in growing_types(observation)}
         if addresses(observation) >= {id(each) for each in containers} and told >= set(types):
@@ -60,6 +86,7 @@ class Link:
         self.before = before
 
 
+@alone
 def test_growing_containers_of_every_kind_beside_others() -> None:
     growing_ones: list[Any] = [[], {}, set(), deque(), OrderedDict()]
     stable = {number: str(number) for number in range(50_000)}
@@ -93,6 +120,7 @@ def test_growing_containers_of_every_kind_beside_others() -> None:
     assert row.bytes_per_s >= 8 * row.growth_per_s
 
 
+@alone
 def test_a_list_that_is_rebuilt_is_not_a_growing_container_and_this_test_is_not_either() -> None:
     kept: list[list[int]] = [[]]
 
@@ -106,6 +134,7 @@ def test_a_list_that_is_rebuilt_is_not_a_growing_container_and_this_test_is_not_
     assert not {id(each) for each in own} & addresses(observation)
 
 
+@alone
 def test_types_that_grow_without_a_container() -> None:
     head: Any = None
 
@@ -123,6 +152,7 @@ def test_types_that_grow_without_a_container() -> None:
         head = head.before
 
 
+@alone
 def test_buffers_grow_too() -> None:
     text, stream, numbers = bytearray(100_000), io.BytesIO(b" " * 100_000), array("d", range(10_000))
 
@@ -138,6 +168,7 @@ def test_buffers_grow_too() -> None:
     assert rows[id(text)].bytes_per_s == pytest.approx(rows[id(text)].growth_per_s)
 
 
+@alone
 def test_many_small_containers_of_one_holder() -> None:
     holder: dict[int, list[int]] = {}
 
@@ -148,8 +179,9 @@ def test_many_small_containers_of_one_holder() -> None:
         seen_to_grow(holder, types=("list",))
 
 
-def test_a_heap_that_is_dear_to_walk_is_walked_three_times(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flatwater.memory.growth._DEAR", 0.0)
+@alone
+def test_a_heap_that_is_dear_to_walk_is_walked_three_times() -> None:
+    growth_module._DEAR = 0.0
     kept: list[Link] = []
     saw_tooth: list[int] = []
     stable = list(range(10_000))
@@ -177,10 +209,11 @@ def test_hold_keeps_only_what_lives_and_until_it_is_told() -> None:
         assert here.ask("lengths") == []
 
 
+@alone
 def test_growth_of_this_process() -> None:
     kept: list[int] = []
     with working(kept.append):
-        assert any(id(kept) in {row.address for row in growth(seconds)} for seconds in (2.0, 6.0, 12.0))
+        assert any(id(kept) in {row.address for row in growth(seconds)} for seconds in (2.0, 6.0, 12.0, 40.0))
 
 
 def judged(counts: list[float]) -> bool:
@@ -211,6 +244,7 @@ def test_judgement(counts: list[float], grows: bool) -> None:
     assert judged(counts) is grows
 
 
+@alone
 def test_a_look_costs_what_it_says() -> None:
     begun = time.monotonic()
     observation = seen(1.0, interval_s=0.1)

@@ -89,7 +89,7 @@ HEADS = [
     head(b"/api/fresh") + b"\r\n",
     head(b"/api/fresh").replace(b"\r\n", b"\n"),
     head(b"/api/fresh") + b"\0",
-    head(b"/api/fresh", b"Upgrade: h2c", b"Connection: upgrade"),
+    head(b"/api/fresh", b"Upgrade: websocket", b"Connection: upgrade"),
 ]
 OFTEN = [*HEADS[:5], HEADS[9]]
 

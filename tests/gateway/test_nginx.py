@@ -23,7 +23,7 @@ from tests.service import Server, ServiceUnavailable
 
 from flatwater.bounded import Ledger
 
-EXAMPLES = int(os.environ.get("NGINX_EXAMPLES", "250"))
+EXAMPLES = int(os.environ.get("NGINX_EXAMPLES", "120"))
 WAIT_S = 30.0
 
 NGINX = """\

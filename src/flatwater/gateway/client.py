@@ -143,7 +143,7 @@ class HttpClient:
             data += body if length is not None else write_chunk(body)
         if length is None:
             if last:
-                data += write_end()
+                data += write_end(head.trailers)
                 exchange.sent = True
         elif body:
             exchange.began(len(body))

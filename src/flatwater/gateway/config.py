@@ -163,7 +163,8 @@ class CacheRule(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Service(msgspec.Struct, frozen=True, kw_only=True):
-    """A named upstream: where its requests come from (``path`` prefix, ``hosts``), where they go, and the rules."""
+    """A named upstream: where its requests come from (``path`` prefix, ``hosts``), where they go, and the rules.
+    ``request_trailers``: whether fields after chunked bodies of requests are passed on."""
 
     endpoints: tuple[Endpoint, ...]
     path: str = ""
@@ -173,6 +174,7 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     balance: str = "least_requests"
     max_body_bytes: int = 2**30
     websockets: bool = True
+    request_trailers: bool = False
     timeout: Timeouts = Timeouts()
     connections: Connections = Connections()
     tls: Tls = Tls()

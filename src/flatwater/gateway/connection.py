@@ -17,6 +17,7 @@ from flatwater.gateway.error import (
 )
 from flatwater.gateway.exchange import MAX_BUFFERED_BYTES, Exchange
 from flatwater.gateway.message import Headers, tokens
+from flatwater.gateway.trailer import permitted
 
 if TYPE_CHECKING:
     from flatwater.gateway.pool import Pool
@@ -211,13 +212,12 @@ class Connection(asyncio.Protocol):
         assert exchange is not None
         self._progress = True
         if not exchange.ready:  # 1xx: the answer proper follows (RFC 9110, 15.2)
-            if (status := self._parser.get_status_code()) != 100:
-                exchange.interim.append((status, exchange.response.headers))
+            exchange.interim.append((self._parser.get_status_code(), exchange.response.headers))
             return
         if self._fields:
             if len(self._fields) > _MAX_TRAILERS:
                 self._refuse("too many trailers")
-            exchange.trailers = self._fields
+            exchange.trailers = permitted(self._fields)
             self._fields = []
         if not exchange.upgrade or exchange.response.status != 101:
             exchange.complete = True

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import TYPE_CHECKING, Any, Protocol
 
-from flatwater.gateway.message import STATUS_LINES, write_chunk, write_end
+from flatwater.gateway.message import STATUS_LINES, Headers, write_chunk, write_end
 
 if TYPE_CHECKING:
     from flatwater.gateway.front import FrontConnection
@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 Event = MutableMapping[str, Any]
 Job = Callable[[Any, Any, Any], Awaitable[None]]
 
-_INTERIM = {102: b"Processing", 103: b"Early Hints"}
+_INTERIM = {100: b"Continue", 102: b"Processing", 103: b"Early Hints"}
 _ERROR: list[tuple[bytes, bytes]] = [(b"content-length", b"0"), (b"x-flatwater-reason", b"internal")]
 
 
@@ -37,6 +37,7 @@ class Cycle:
         "_bodyless",
         "_chunked",
         "_expects",
+        "_fields",
         "_front",
         "_head",
         "_left",
@@ -70,6 +71,7 @@ class Cycle:
         self._body: list[bytes] = []
         self._more = True  # the request's body has not ended yet
         self._told = False  # the app knows that it has
+        self._fields: Headers | None = None  # the request's trailers
         self._waiter: asyncio.Future[None] | None = None
         self._head = b""
         self._left = -1  # bytes of a sized answer to come
@@ -111,7 +113,10 @@ class Cycle:
         body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
         self._body.clear()
         self._told = not self._more
-        return {"type": "http.request", "body": body, "more_body": self._more}
+        event = {"type": "http.request", "body": body, "more_body": self._more}
+        if self._fields is not None and not self._more:
+            event["flatwater.trailers"] = self._fields
+        return event
 
     async def send(self, event: Event) -> None:
         front = self._front
@@ -128,7 +133,7 @@ class Cycle:
             self.write_trailers(event["headers"])
 
     def inform(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
-        """Pass on an interim answer (102, 103); not to HTTP/1.0 (RFC 9110, section 15.2), nor to a client that is slow
+        """Pass on an interim answer (1xx); not to HTTP/1.0 (RFC 9110, section 15.2), nor to a client that is slow
         to take what there is."""
         front = self._front
         if self.started or self.disconnected or front.closed or front.writing_paused:
@@ -243,6 +248,11 @@ class Cycle:
         self._body.append(data)
         self._wake()
         return sum(map(len, self._body))
+
+    def trail(self, name: bytes, value: bytes) -> int:
+        """A field after the request's body; returns how many there are."""
+        self._fields = [*(self._fields or ()), (name, value)]
+        return len(self._fields)
 
     def end(self) -> None:
         """That was all of the request's body."""

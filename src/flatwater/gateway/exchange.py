@@ -104,7 +104,7 @@ class Exchange:
         self.error: GatewayError | None = None
 
     async def head(self, tell: Tell | None = None) -> ResponseHead:
-        """The final answer's head, once it is here. ``tell`` gets those before it (102, 103) as they come."""
+        """The final answer's head, once it is here. ``tell`` gets those before it (1xx) as they come."""
         while True:
             if tell is not None and self.interim:
                 self.tell_interim(tell)

@@ -17,6 +17,7 @@ from flatwater.gateway.forward import interim_to, may_have_trailers
 from flatwater.gateway.head import Head
 from flatwater.gateway.message import Header, Headers
 from flatwater.gateway.request import Request, fresh_id, response_headers
+from flatwater.gateway.trailer import announced
 from flatwater.gateway.transit import LEFT, Receive, Scope, Send, Transit, problem
 
 log = logging.getLogger(__name__)
@@ -151,7 +152,7 @@ class Express(Transit):
         assert backend is not None
         outlet = self._outlet
         if exchange.interim:
-            exchange.tell_interim(interim_to(outlet.inform))
+            exchange.tell_interim(interim_to(outlet.inform, self._head.request))
         if not exchange.ready:
             if exchange.error is not None:
                 self.hand_over()
@@ -170,6 +171,8 @@ class Express(Transit):
             self._end()
             return False
         self._trailers = may_have_trailers(self.request, response)
+        if self._trailers:
+            headers += announced(response.headers)
         outlet.begin(status, headers, trailers=self._trailers, added=added)
         return True
 

@@ -15,7 +15,8 @@ from flatwater.gateway.head import Head
 from flatwater.gateway.message import Headers, RequestHead, ResponseHead, write_request
 from flatwater.gateway.request import Inspector, Request, response_headers
 from flatwater.gateway.retry import immediate, pause_s, repeatable
-from flatwater.gateway.transit import Transit
+from flatwater.gateway.trailer import announced, permitted
+from flatwater.gateway.transit import Event, Transit
 from flatwater.gateway.upstream import Backend, Upstream
 
 _CONTINUE_S = 1.0  # how long an upstream may think about "Expect: 100-continue" (RFC 9110, 10.1.1)
@@ -47,16 +48,17 @@ class Forwarder:
         """Raises GatewayError when there is no answer."""
         request = transit.request
         assert request is not None
+        head = self._head(request, upstream, headers)
         body = b""
         last = True
         if request.length != 0:
             last = False
             transit.unread = True
             if not request.expects:
-                body, last = await self._body(transit, request)
+                body, last = await self._body(transit, request, head)
         if last:
             transit.watchable = True
-        return await self._attempts(transit, upstream, self._head(request, upstream, headers), body, last)
+        return await self._attempts(transit, upstream, head, body, last)
 
     def ask_now(self, transit: Transit, upstream: Upstream, head: Head, client: str, id: bytes) -> Exchange | None:
         """Over an idle connection of the endpoint whose turn it is; None when it has none. Raises GatewayError when no
@@ -98,6 +100,8 @@ class Forwarder:
             return
         offered = "http.response.trailers" in transit.scope.get("extensions", ())
         trailers = offered and may_have_trailers(transit.request, response)
+        if trailers:
+            headers += announced(response.headers)
         await transit.start(status, headers, trailers=trailers)
         data = exchange.take()
         if not data and not exchange.complete:
@@ -210,14 +214,16 @@ class Forwarder:
         fields = [(b"host", host), *headers]
         if request.expects and request.length != 0:
             fields.append((b"expect", b"100-continue"))
+        if request.length is None and upstream.service.request_trailers:
+            fields += announced(request.special.items())
         return RequestHead(request.method, request.target, fields, lines, count)
 
     def _address(self, head: RequestHead, request: Request, upstream: Upstream, backend: Backend) -> None:
         if upstream.service.host_header == "endpoint" or not request.host:
             head.headers[0] = (b"host", backend.authority)
 
-    async def _body(self, transit: Transit, request: Request) -> tuple[bytes, bool]:
-        """The part of the body that is here, and whether that is all."""
+    async def _body(self, transit: Transit, request: Request, head: RequestHead) -> tuple[bytes, bool]:
+        """The part of the body that is here, and whether that is all; then ``head`` gets the trailers."""
         event = await transit.receive()
         if event["type"] == "http.disconnect":
             transit.left = True
@@ -226,6 +232,7 @@ class Forwarder:
         last = not event.get("more_body") or (request.length is not None and len(body) >= request.length)
         if last:
             transit.unread = False
+            head.trailers = _trailers(transit, event)
             if request.length is not None and len(body) != request.length:
                 raise FramingError("the body has another length than its Content-Length")
         return body, last
@@ -256,6 +263,7 @@ async def _pump(transit: Transit, exchange: Answer, sent: int, max_bytes: int) -
     """The rest of a request's body, from the client to the upstream."""
     wanted = True
     more = True
+    event: Event = {}
     try:
         while more:
             event = await transit.receive()
@@ -270,7 +278,7 @@ async def _pump(transit: Transit, exchange: Answer, sent: int, max_bytes: int) -
             if wanted and data:
                 wanted = await exchange.write(data)
         if wanted:
-            await exchange.end()
+            await exchange.end(_trailers(transit, event))
         transit.unread = False
     except RefusedError as error:
         exchange.fail(error)
@@ -278,6 +286,13 @@ async def _pump(transit: Transit, exchange: Answer, sent: int, max_bytes: int) -
     except GatewayError:
         return  # the reader of the answer gets it too
     transit.watchable = True
+
+
+def _trailers(transit: Transit, event: Event) -> Headers:
+    """Those of the request that the upstream gets."""
+    upstream = transit.upstream
+    wanted = upstream is not None and upstream.service.request_trailers
+    return permitted(event.get("flatwater.trailers", ())) if wanted else []
 
 
 async def watch(transit: Transit) -> None:
@@ -290,12 +305,19 @@ async def watch(transit: Transit) -> None:
 def _teller(transit: Transit) -> Tell | None:
     """What passes interim answers on, where the ASGI server can (RFC 9110, section 15.2: a proxy must)."""
     inform: Tell | None = transit.scope.get("extensions", {}).get("flatwater.interim")
-    return None if inform is None else interim_to(inform)
+    request = transit.request
+    return None if inform is None or request is None else interim_to(inform, request)
 
 
-def interim_to(inform: Tell) -> Tell:
-    """Interim answers without what is the upstream connection's own."""
-    return lambda status, headers: inform(status, response_headers(headers, (), bodyless=True, interim=True))
+def interim_to(inform: Tell, request: Request) -> Tell:
+    """Interim answers without what is the upstream connection's own. The 100 that the client waits for comes when its
+    body is read."""
+
+    def tell(status: int, headers: Headers) -> None:
+        if status != 100 or not request.expects:
+            inform(status, response_headers(headers, (), bodyless=True, interim=True))
+
+    return tell
 
 
 def _final(response: ResponseHead | None, error: GatewayError | None) -> ResponseHead:

@@ -21,12 +21,12 @@ from flatwater.errors import ClosedError, LimitError
 from flatwater.gateway.config import Front as FrontRule
 from flatwater.gateway.config import Listen
 from flatwater.gateway.cycle import Cycle, Job
-from flatwater.gateway.error import OverloadError, RefusedError
+from flatwater.gateway.error import HeadSizeError, OverloadError, RefusedError
 from flatwater.gateway.head import Head, Heads
 from flatwater.gateway.intake import split
 from flatwater.gateway.message import Headers
 from flatwater.gateway.proxy import Known, Write
-from flatwater.gateway.refusing import Refusing, malformed, refusal
+from flatwater.gateway.refusing import Refusing, malformed
 from flatwater.gateway.sweeper import Sweeper
 from flatwater.gateway.transit import Scope
 
@@ -124,27 +124,20 @@ class FrontConnection(Refusing):
             "_client",
             "_early",
             "_extensions",
-            "_half_closed",
             "_hall",
-            "_idle_from",
             "_keep_alive",
         ),
-        *("_latest", "_repeated", "_resting", "_scheme", "_server", "_state", "_version", "side", "silent_from"),
+        *("_latest", "_repeated", "_server", "_state", "_version"),
     )
 
     def __init__(self, hall: Hall, state: Any) -> None:
-        super().__init__(hall.front)
-        self._hall = hall
+        super().__init__(hall)
+        self._hall: Hall = hall
         self._state = state
-        self.side: Any = None  # a tunnel's end, once the connection is one
         self._early = b""  # bytes after the head of an upgrade
-        self._idle_from = 0.0  # 0: the next sweep sets it
         self._bare = False  # this is a request without a body whose turn it is
         self._version = ""
         self._keep_alive = True  # after it
-        self._half_closed = False  # the client sends no more
-        self.silent_from = 0.0  # since when it has got nothing; 0: the next sweep sets it
-        self._resting = True  # nothing is under way: the next bytes begin a request, whose turn it is
         self._repeated = False  # the bytes of this read have come before
         self._latest: Head | None = None  # the last request without a body in this read
         self._extensions = {
@@ -226,17 +219,6 @@ class FrontConnection(Refusing):
         else:
             self._refuse(cause if isinstance(cause, RefusedError) else malformed(str(error)))
 
-    def eof_received(self) -> bool:
-        """A client that has nothing more to send may still read: what it has asked is answered, if that begins soon.
-        One that has gone looks the same; TLS knows no half-closed connections."""
-        if self.cycle is None or not self._between or self.side is not None or self._scheme == "https":
-            return False
-        if not self._half_closed:
-            self._half_closed = True
-            self.silent_from = 0.0
-            (self._queue[-1] if self._queue else self.cycle).keep_alive = False
-        return self._hall.front.half_close_s > 0
-
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         self._hall.connections.discard(self)
@@ -290,6 +272,11 @@ class FrontConnection(Refusing):
         self._head_bytes = 0
         if cycle is not None and cycle.feed(data) > _READ_HIGH_BYTES:
             self.pause_reading()
+
+    def on_trailer(self, name: bytes, value: bytes) -> None:
+        cycle = self._queue[-1] if self._queue else self.cycle
+        if cycle is not None and cycle.trail(name, value) > self._limits.max_headers:
+            raise HeadSizeError(f"there are more than {self._limits.max_headers} trailers")
 
     def on_chunk_header(self) -> None:
         self._head_bytes = 0
@@ -468,27 +455,6 @@ class FrontConnection(Refusing):
             self._refuse_now(OverloadError("too many requests are under way"))
             return False
         return True
-
-    def _refuse_now(self, error: RefusedError | OverloadError) -> None:
-        self._hall.refused += 1
-        self.transport.write(refusal(error))
-        self._part()
-
-    def _part(self) -> None:
-        """Close in stages while the client may be sending (RFC 9112, 9.6): bytes that nobody reads would make the
-        kernel reset the connection, and the reset destroy the answer on its way."""
-        self._refusal = RefusedError()
-        self._resting = False
-        self._idle_from = self._hall.now
-        self._head_bytes = 0
-        if self.transport.can_write_eof() and not self.transport.is_closing():
-            try:
-                self.transport.write_eof()
-            except OSError:  # it was faster
-                self.abort()
-            self.resume_reading()
-        else:
-            self.close()
 
 
 _ASGI = {"version": "3.0", "spec_version": "2.4"}

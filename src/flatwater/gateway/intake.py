@@ -62,7 +62,8 @@ class Intake(Flow):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if not self._in_head:
-            return  # a trailer: discarded (RFC 9110, 6.5.1), or it would pass for a header that was checked
+            self.on_trailer(name.lower(), value)  # kept apart: nobody has checked it (RFC 9110, 6.5.1)
+            return
         name = name.lower()
         headers = self._headers
         headers.append((name, value))
@@ -117,6 +118,9 @@ class Intake(Flow):
         self._parser.feed_data(b"POST / HTTP/1.1\r\nconnection: close\r\n" + lines + b"\r\n")
 
     def on_body(self, data: bytes) -> None:
+        raise NotImplementedError
+
+    def on_trailer(self, name: bytes, value: bytes) -> None:
         raise NotImplementedError
 
     def on_chunk_header(self) -> None:

@@ -43,7 +43,7 @@ class RequestHead(msgspec.Struct):
     """``headers`` have lower-case names and raw values, in order; they hold Host but no framing (the client adds it).
 
     ``lines`` are ``line_count`` more fields, written already, each with its line end. ``upgrade`` asks the client to
-    let the upstream switch protocols (``Connection: upgrade``).
+    let the upstream switch protocols (``Connection: upgrade``). ``trailers`` follow a body that goes chunked and whole.
     """
 
     method: bytes
@@ -52,6 +52,7 @@ class RequestHead(msgspec.Struct):
     lines: bytes = b""
     line_count: int = 0
     upgrade: bytes = b""
+    trailers: Headers = []
 
 
 class ResponseHead(msgspec.Struct):

@@ -8,9 +8,9 @@ from typing import Any, Protocol
 
 from flatwater.bounded import TaskGroup
 from flatwater.gateway.client import Answer
-from flatwater.gateway.error import FramingError, GatewayError, UpgradeError
+from flatwater.gateway.error import FramingError, GatewayError, ResponseError, UpgradeError
 from flatwater.gateway.forward import Forwarder
-from flatwater.gateway.message import Headers, RequestHead
+from flatwater.gateway.message import Headers, RequestHead, field
 from flatwater.gateway.request import Inspector, response_headers
 from flatwater.gateway.transit import Transit
 from flatwater.gateway.upstream import Upstream
@@ -114,6 +114,8 @@ async def tunnel(
     if response.status != 101:
         await forwarder.relay(transit, response, extra)
         return
+    if (field(response.headers, b"upgrade") or b"").lower() != request.upgrade.lower():
+        raise ResponseError("it switches to a protocol that was not asked for", where=backend.url)
     fields = [
         *response_headers(response.headers, tuple(extra), bodyless=True, interim=True),
         (b"connection", b"upgrade"),

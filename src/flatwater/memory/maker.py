@@ -208,10 +208,11 @@ class _Window:
     def _collect(self) -> None:
         self._sampling = False
         for number, (container, before) in enumerate(zip(self._containers, self._lengths, strict=True)):
+            grown = min(_grown(container, before), _LOOK_AT)
             if type(container) is tuple:
-                self._items[number] = sighted(new_below(container, _LOOK_AT))
-            else:
-                self._items[number] = sighted(newest(container, min(_grown(container, before), _LOOK_AT)))
+                self._items[number] = sighted(new_below(content(container), _LOOK_AT))
+            else:  # what grew before the window may go on further down
+                self._items[number] = sighted(newest(container, grown) if grown else new_below(container, _LOOK_AT))
         self._allocations.off()
 
     def close(self) -> None:
@@ -237,15 +238,16 @@ class _Window:
         for number, (entries, grew, shrank, rises) in enumerate(figures):
             changes = [site for site in sites if site[0] == number]
             items = self._items[number]
+            made = _made(items, len(items), functions)
             yield {
                 "alive": True,
                 "length": entries,
                 "grew": grew,
                 "shrank": shrank,
                 "rises": rises,
-                "inserted_at": _changed([site for site in changes if site[1] > 0], grew),
+                "inserted_at": _changed([site for site in changes if site[1] > 0], grew) if grew else _read(made),
                 "removed_at": _changed([site for site in changes if site[1] < 0], shrank),
-                **_made(items, len(items), functions),
+                **made,
             }
 
 

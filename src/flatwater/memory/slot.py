@@ -34,10 +34,10 @@ def content(slot: tuple[Any, Any]) -> Any:
     return extension().slot(*slot)
 
 
-def new_below(slot: tuple[Any, Any], limit: int) -> list[Any]:
-    """Of what the slot's object holds, itself included, the nearest objects whose making was traced."""
+def new_below(top: Any, limit: int) -> list[Any]:
+    """Of what an object holds, itself included, the nearest objects whose making was traced."""
     found: list[Any] = []
-    waiting = deque([content(slot)])
+    waiting = deque([top])
     seen = {id(waiting), id(found)}
     while waiting and len(found) < limit and len(seen) < _SCANNED:
         item = waiting.popleft()

@@ -48,9 +48,15 @@ def _kept(file: str, line: int) -> int | None:
     if isinstance(statement, ast.Expr):
         return line
     if isinstance(statement, ast.Assign):
+        if isinstance(statement.value, ast.Call) and any(map(_makes, statement.value.args)):
+            return line  # handed to what is called: node.setdefault(key, {})
         names = [target.id for target in statement.targets if isinstance(target, ast.Name)]
         return next(_uses(inner, names, statement.lineno), 0) if len(names) == len(statement.targets) else line
     return 0
+
+
+def _makes(node: ast.expr) -> bool:
+    return isinstance(node, ast.Dict | ast.List | ast.Set | ast.Tuple | ast.JoinedStr)
 
 
 def _spans(node: Any, line: int) -> bool:

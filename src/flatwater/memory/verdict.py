@@ -32,6 +32,8 @@ MIN_GROWTH = 96 << 10
 """Growth of RSS in the window, in bytes, below which it is noise: a few pages, a step of one heap."""
 MIN_UNSEEN = 512 << 10
 """The same for what no object explains: allocators take and free in steps, also for being looked at."""
+MIN_FREE = 3 << 20
+"""The same for free memory inside malloc's heaps: each thread that allocates has its own, which settle slowly."""
 MIN_PYTHON = 16 << 10
 """Growth of Python's own figures in the window, in bytes, below which it is noise: they are exact."""
 MIN_HELD = 16 << 20
@@ -360,7 +362,8 @@ def _rest(evidence: Evidence, explained: float) -> Part | None:
     foreign = max(0.0, used.per_s - explained) if used else 0.0  # what malloc gave to others than Python's objects
     free = _own(evidence, lambda point: point.free)  # it goes up and down with every large block
     idle = shift(free)
-    if idle > max(0.3 * over, 0.2 * anon.per_s, foreign) and over > 0.25 * anon.per_s:
+    enough = idle * evidence.window_s >= MIN_FREE
+    if enough and idle > max(0.3 * over, 0.2 * anon.per_s, foreign) and over > 0.25 * anon.per_s:
         text = f"free memory inside malloc's heaps grows by {rate(idle)}: fragmentation"
         return Part("malloc-free", over, evidence.returnable, text)
     if anon.per_s - explained * 1.5 < max(0.3 * anon.per_s, MIN_UNSEEN / (evidence.window_s or 1)):

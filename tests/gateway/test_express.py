@@ -4,6 +4,7 @@ it is for, no task."""
 from __future__ import annotations
 
 import asyncio
+import random
 import re
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -365,6 +366,55 @@ async def test_client_that_reads_nothing_is_cut_off_in_the_end(ledger: Ledger) -
         assert pool(front).busy == 0
         writer.transport.abort()
         await front.at_rest()
+
+
+async def test_answers_are_never_mixed_up(ledger: Ledger) -> None:
+    """Sixteen clients ask for bodies that tell their number: sized, chunked or until the end, read at once, late, or
+    left half-way, over upstream connections that also close."""
+
+    async def handle(upstream: Origin, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            number = int((await upstream.head(reader)).split(b" ")[1].rpartition(b"/")[2])
+            data = b"%d;" % number * (1 + (number * 7919) % 30_000)
+            if number % 3 == 0:
+                writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (len(data), data))
+            elif number % 3 == 1:
+                writer.write(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
+                for at in range(0, len(data), 9000):
+                    writer.write(b"%x\r\n%b\r\n" % (len(data[at : at + 9000]), data[at : at + 9000]))
+                writer.write(b"0\r\n\r\n")
+            else:
+                writer.write(b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n" + data)
+                return
+            await writer.drain()
+            if number % 11 == 0:
+                return
+
+    async def client(front: Gate, first: int) -> int:
+        done = 0
+        chance = random.Random(first)
+        reader, writer = await asyncio.open_connection("127.0.0.1", front.port, limit=65536)
+        for number in range(first, first + 25):
+            writer.write(get(f"/api/{number}"))
+            if chance.random() < 0.1:
+                await reader.read(10)
+                writer.transport.abort()
+                reader, writer = await asyncio.open_connection("127.0.0.1", front.port, limit=65536)
+                continue
+            if chance.random() < 0.2:
+                await asyncio.sleep(0.05)
+            found = await reply(reader)
+            assert found.status == 200
+            assert found.body == b"%d;" % number * (1 + (number * 7919) % 30_000)
+            done += 1
+        writer.close()
+        return done
+
+    async with origin(handle) as upstream, gate(config(upstream.port), ledger) as front:
+        async with asyncio.timeout(60):
+            done = sum(await asyncio.gather(*(client(front, 1000 * number) for number in range(1, 17))))
+        await front.at_rest()
+        assert front.gateway.tasks.statistics().started < done, "some took none"
 
 
 async def test_pipelined_requests_are_answered_in_order(ledger: Ledger) -> None:

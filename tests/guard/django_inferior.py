@@ -9,12 +9,10 @@ from typing import Any
 
 import django
 import pymysql
-from celery import Celery
 from django.conf import settings
 from django.db import connection
 from huey import RedisHuey
 
-import flatwater.guard.celery
 import flatwater.guard.huey
 
 pymysql.install_as_MySQLdb()
@@ -51,7 +49,12 @@ soft = os.environ.get("INFERIOR_SOFT")
 flatwater.guard.huey.install(huey, soft=int(soft) << 20 if soft else None)
 huey_touch, huey_break = huey.task()(touch), huey.task()(break_connection)
 
-app = Celery("inferior", broker=os.environ["INFERIOR_STORAGE"])
-app.conf.update(broker_connection_retry_on_startup=True, task_ignore_result=True)
-flatwater.guard.celery.install(app)
-celery_touch, celery_break = app.task(name="touch")(touch), app.task(name="break")(break_connection)
+if "INFERIOR_CELERY" in os.environ:  # its import takes as long as all the others
+    from celery import Celery
+
+    import flatwater.guard.celery
+
+    app = Celery("inferior", broker=os.environ["INFERIOR_STORAGE"])
+    app.conf.update(broker_connection_retry_on_startup=True, task_ignore_result=True)
+    flatwater.guard.celery.install(app)
+    celery_touch, celery_break = app.task(name="touch")(touch), app.task(name="break")(break_connection)

@@ -67,7 +67,7 @@ class CeleryWorker(Inferior):
     def __init__(self, folder: Path, storage: str, **variables: object) -> None:
         command = [sys.executable, "-m", "celery", "-A", "django_inferior", "worker", "-P", "threads", "-c", "4"]
         command += ["--without-gossip", "--without-mingle", "--without-heartbeat", "-l", "WARNING"]
-        super().__init__(folder, command, storage=storage, **variables)
+        super().__init__(folder, command, storage=storage, celery=1, **variables)
 
 
 @pytest.fixture
@@ -87,7 +87,6 @@ def test_no_thread_keeps_a_connection_after_its_task(base: Base, redis_url: str,
         assert consumer.process.poll() is None, "it is the idle consumer that has none"
 
 
-@both
 def test_a_thread_keeps_one_for_as_long_as_it_may_and_a_broken_one_is_replaced(
     base: Base, redis_url: str, tmp_path: Path
 ) -> None:
@@ -140,7 +139,7 @@ def test_a_task_that_runs_in_its_caller_leaves_the_callers_connection_alone(
     base: Base, redis_url: str, tmp_path: Path
 ) -> None:
     """As in a request or a test: Huey's immediate mode, Celery's eager one."""
-    here = DjangoConsumer(tmp_path, redis_url, "thread", 1, database=base.settings())
+    here = DjangoConsumer(tmp_path, redis_url, "thread", 1, database=base.settings(), celery=1)
     told = here.call(
         "before = asked()\n"
         "huey.immediate = True; huey_touch(0)\n"

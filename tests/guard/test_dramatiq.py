@@ -12,8 +12,8 @@ from tests.guard.guarding import GUARD
 from flatwater.guard.record import Record
 from flatwater.guard.report import summary, text
 
-TASKS = 500  # more than is worked off in the second that a process of Dramatiq takes to hear its signal
-MIXED = f"for n in range({TASKS}): tasks.grow.send(n, 768, 0.05) if n * 7919 % 1000 < 600 else tasks.nothing.send(n)"
+TASKS = 260  # more than is worked off in the second that a process of Dramatiq takes to hear its signal
+MIXED = f"for n in range({TASKS}): tasks.grow.send(n, 1536, 0.05) if n * 7919 % 1000 < 600 else tasks.nothing.send(n)"
 
 
 class Dramatiq(Inferior):

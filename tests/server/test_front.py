@@ -21,6 +21,9 @@ from websockets.asyncio.client import connect
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 
+import flatwater
+from flatwater.cli.client import Client
+
 TRAILERS = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\nx-sum: 42\r\n\r\n"
 
 
@@ -141,8 +144,10 @@ async def test_the_gateways_file_is_read_again(tmp_path: Path) -> None:
         await becomes(running, b"b")
 
 
-async def test_tls(tmp_path: Path) -> None:
+async def test_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))  # for the commands
 
     def issue(*names: str) -> None:
         found = authority.issue_cert("127.0.0.1", *names)
@@ -157,6 +162,7 @@ async def test_tls(tmp_path: Path) -> None:
             assert running.address.startswith("https://127.0.0.1:")
             assert running.ask("GET", "/livez")[0] == 200
             assert running.ask("GET", "/api/info", headers={"Authorization": "Bearer secret"})[0] == 200
+            assert Client(running.address, "secret").call("GET", "/api/info")["version"] == flatwater.__version__
             assert await asyncio.to_thread(told, running, "/gateway/api/") == (200, b"hi", "")
             status, _, cookie = await asyncio.to_thread(told, running, "/?token=secret")
             assert status == 303

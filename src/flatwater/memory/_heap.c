@@ -1553,6 +1553,7 @@ typedef struct {
     Region pre, vertex, idom, retained; /* dominators, in depth-first order from 1 */
     Region in_offsets, in_edges; /* in-edges in CSR, in depth-first order */
     uint32_t reached, garbage_root;
+    uint32_t late; /* threading._active: what it holds is better reached through the threads' frames; NONE: no such */
     int request; /* file descriptor of the asker: a hang-up ends the child */
     int values;
     double walk_s, reach_s, dominate_s;
@@ -1770,6 +1771,8 @@ reach_from(Walk *w, uint32_t *queue, uint32_t head, uint32_t tail)
     uint32_t *via = U32(w->via), *edges = U32(w->edges), *offsets = U32(w->offsets);
     while (head < tail) {
         uint32_t node = queue[head++], end = edges_end(w, node);
+        if (node == w->late)
+            continue;
         if (head + 4 < tail)
             __builtin_prefetch(&edges[offsets[queue[head + 4]]]);
         for (uint32_t e = offsets[node]; e < end; e++) {
@@ -1898,6 +1901,25 @@ append_roots(Walk *w)
     return 0;
 }
 
+static uint32_t
+active_threads(Walk *w)
+{
+    PyObject *threading = dict_entry(PyImport_GetModuleDict(), "threading");
+    PyObject *scope = threading != NULL && PyModule_Check(threading) ? PyModule_GetDict(threading) : NULL;
+    return walk_find(w, dict_entry(scope, "_active"));
+}
+
+static void
+reach_late(Walk *w, uint32_t *queue)
+{
+    uint32_t late = w->late;
+    w->late = NONE;
+    if (late == NONE || U32(w->via)[late] == NONE)
+        return;
+    queue[0] = late;
+    reach_from(w, queue, 0, 1);
+}
+
 static int
 reach(Walk *w, Sink *sink)
 {
@@ -1907,8 +1929,10 @@ reach(Walk *w, Sink *sink)
     if (region_need(&w->budget, &queue, bytes) < 0 || region_need(&w->budget, &w->via, bytes) < 0)
         return -1;
     memset(w->via.data, 0xFF, bytes);
+    w->late = active_threads(w);
     reach_tier(w, queue.data, TIER_NAMED);
     reach_tier(w, queue.data, TIER_FRAME);
+    reach_late(w, queue.data);
     reach_guesses(w, queue.data);
 #if INTERNALS
     if (internals_hold)

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from flatwater.guard.instance import tree
+
 HERE = Path(__file__).parent
 
 
@@ -67,7 +69,8 @@ class Inferior:
             try:
                 self.process.wait(30)
             except subprocess.TimeoutExpired:
-                self.process.kill()
+                for pid in tree(self.process.pid):  # a pool would live on
+                    os.kill(pid, signal.SIGKILL)
                 self.process.wait()
 
 

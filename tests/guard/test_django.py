@@ -22,7 +22,8 @@ class Base:
     def __init__(self, url: str) -> None:
         self._url = sqlalchemy.make_url(url)
         self._postgres = url.startswith("postgres")
-        self._engine = sqlalchemy.create_engine(self._url, poolclass=sqlalchemy.NullPool, isolation_level="AUTOCOMMIT")
+        elsewhere = self._url.set(database="postgres" if self._postgres else "mysql")  # so as not to be counted itself
+        self._engine = sqlalchemy.create_engine(elsewhere, poolclass=sqlalchemy.NullPool, isolation_level="AUTOCOMMIT")
 
     def settings(self, **more: Any) -> str:
         engine = "postgresql" if self._postgres else "mysql"
@@ -30,13 +31,13 @@ class Base:
         return json.dumps({"ENGINE": f"django.db.backends.{engine}", **place, **more})
 
     def connections(self) -> list[int]:
-        """The server's numbers of the connections to this database, the onlooker's left out."""
-        own, which = "pg_backend_pid()", "SELECT pid FROM pg_stat_activity WHERE datname = :name AND pid <> "
-        if not self._postgres:
-            own, which = "connection_id()", "SELECT id FROM information_schema.processlist WHERE db = :name AND id <> "
+        """The server's numbers of the connections to this database."""
+        found = "SELECT id FROM information_schema.processlist WHERE db = :name"
+        if self._postgres:
+            found = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'client backend' AND datname = :name"
         with self._engine.connect() as connection:
-            found = connection.execute(sqlalchemy.text(which + own), {"name": self._url.database})
-            return [row[0] for row in found]
+            rows = connection.execute(sqlalchemy.text(found), {"name": self._url.database})
+            return [row[0] for row in rows]
 
     def end_all(self) -> None:
         end = "SELECT pg_terminate_backend({})" if self._postgres else "KILL {}"

@@ -117,7 +117,8 @@ async def test_the_api_keeps_its_connections_and_says_the_date(tmp_path: Path) -
         assert old.status == 200
         assert b"chunked" not in old.raw
         assert (await ask(running, last.replace(b"GET", b"HEAD"), until_close=True)).body == b""
-        assert b"date" not in dict((await ask(running, one.replace(b"/livez", b"/gateway/api/"))).headers)
+        passed = await ask(running, one.replace(b"/livez", b"/gateway/api/"))
+        assert [name for name, _ in passed.headers].count(b"date") == 1
         assert running.ask("GET", "/api/ledger")[0] == 200
 
 

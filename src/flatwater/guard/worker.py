@@ -47,16 +47,12 @@ def _count_fork() -> None:
 os.register_at_fork(after_in_child=_count_fork)
 
 
-class Quarantined(FlatwaterError):
+class Quarantined(FlatwaterError, code="quarantined"):
     """The task is quarantined: the processes that ran it were killed again and again."""
 
-    code = "quarantined"
 
-
-class MemoryKilled(FlatwaterError):
+class MemoryKilled(FlatwaterError, code="memory_killed"):
     """The task was killed for memory."""
-
-    code = "memory_killed"
 
 
 class WorkerStatistics(Usage, frozen=True, kw_only=True):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, MutableMapping
 from email.utils import formatdate
+from functools import lru_cache
 from pathlib import Path
+from time import time
 from typing import Any
 
 from msgspec.structs import replace
@@ -112,10 +114,15 @@ def _no_heads(ledger: Ledger) -> Heads:
     return Heads("server heads", max_entries=0, max_bytes=0, max_head_bytes=0, ledger=ledger)
 
 
+@lru_cache(maxsize=1)
+def _date(second: int) -> bytes:
+    return formatdate(second, usegmt=True).encode()
+
+
 def _dated(send: Send) -> Send:
     async def dated(message: MutableMapping[str, Any]) -> None:
         if message["type"] == "http.response.start":
-            message["headers"] = [*message["headers"], (b"date", formatdate(usegmt=True).encode())]
+            message["headers"] = [*message["headers"], (b"date", _date(int(time())))]
         await send(message)
 
     return dated

@@ -368,7 +368,8 @@ async def test_client_that_reads_nothing_is_cut_off_in_the_end(ledger: Ledger) -
         await front.at_rest()
 
 
-async def test_answers_are_never_mixed_up(ledger: Ledger) -> None:
+@pytest.mark.parametrize("connections", [3, 100])
+async def test_answers_are_never_mixed_up(connections: int, ledger: Ledger) -> None:
     """Sixteen clients ask for bodies that tell their number: sized, chunked or until the end, read at once, late, or
     left half-way, over upstream connections that also close."""
 
@@ -410,7 +411,8 @@ async def test_answers_are_never_mixed_up(ledger: Ledger) -> None:
         writer.close()
         return done
 
-    async with origin(handle) as upstream, gate(config(upstream.port), ledger) as front:
+    more = f"connections = {{ max_connections = {connections} }}"
+    async with origin(handle) as upstream, gate(config(upstream.port, more), ledger) as front:
         async with asyncio.timeout(60):
             done = sum(await asyncio.gather(*(client(front, 1000 * number) for number in range(1, 17))))
         await front.at_rest()

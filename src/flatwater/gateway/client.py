@@ -10,6 +10,7 @@ from typing import Protocol, Self
 
 from flatwater.bounded import Ledger
 from flatwater.errors import SettingError
+from flatwater.gateway.connection import Connection
 from flatwater.gateway.error import FramingError, GatewayError
 from flatwater.gateway.exchange import Exchange, Tell, Timeouts
 from flatwater.gateway.message import Header, Headers, RequestHead, ResponseHead, write_chunk, write_end, write_request
@@ -67,6 +68,48 @@ class Client(Protocol):
     def statistics(self) -> PoolStatistics: ...
 
 
+class Taker(Protocol):
+    """Who is told when its request could be sent, or could not."""
+
+    def begun(self, exchange: Exchange) -> None: ...
+    def not_begun(self, error: GatewayError | None) -> None:
+        """``error`` is why; without one there is room to open a connection, which takes a task."""
+
+
+class Turn:
+    """A written request that goes over the next connection that comes free (:class:`flatwater.gateway.pool.Waiter`)."""
+
+    __slots__ = ("_client", "_data", "_method", "_over", "_taker")
+
+    def __init__(self, client: HttpClient, method: bytes, data: bytes, taker: Taker) -> None:
+        self._client = client
+        self._method = method
+        self._data = data
+        self._taker = taker
+        self._over = False
+
+    def done(self) -> bool:
+        return self._over
+
+    def set_result(self, connection: Connection | None, /) -> None:
+        self._over = True
+        if connection is None:
+            self._client.pool.give_up_place()
+            self._taker.not_begun(None)
+        else:
+            self._taker.begun(self._client.send_over(connection, self._method, self._data))
+
+    def set_exception(self, error: GatewayError, /) -> None:
+        self._over = True
+        self._taker.not_begun(error)
+
+    def give_up(self) -> None:
+        """It is not wanted any more. Idempotent."""
+        if not self._over:
+            self._over = True
+            self._client.pool.unqueue(self)
+
+
 class HttpClient:
     """Own client: llhttp and asyncio transports, one pool. ``sweep`` must be called every tick."""
 
@@ -115,14 +158,19 @@ class HttpClient:
 
     def send_now(self, method: bytes, data: bytes) -> Exchange | None:
         """``begin_now`` of a head that is written already."""
-        pool = self.pool
-        connection = pool.take()
-        if connection is None:
-            return None
+        connection = self.pool.take()
+        return None if connection is None else self.send_over(connection, method, data)
+
+    def send_over(self, connection: Connection, method: bytes, data: bytes) -> Exchange:
         exchange = Exchange(connection, method, 0, self.timeouts)
-        pool.begun(exchange)
+        self.pool.begun(exchange)
         connection.begin(exchange, data)
         return exchange
+
+    def send_in_turn(self, method: bytes, data: bytes, taker: Taker) -> Turn | None:
+        """As soon as a connection comes free; None when waiting for one takes a task."""
+        turn = Turn(self, method, data, taker)
+        return turn if self.pool.queue(turn) else None
 
     async def begin(
         self,

@@ -1,9 +1,9 @@
 """The express lane: what most requests go through, without a task, a future or a coroutine.
 
-A request without a body that finds an idle connection to its endpoint goes there at once. Its answer comes back in the
-callbacks of that connection, and as fast as the client takes it. What does not fit is handed over as it stands to the
-ordinary path (flatwater.gateway.proxy), which a task goes: when no connection is idle, and when the attempt ends before
-its answer or with one that is worth a retry.
+A request without a body goes over an idle connection to its endpoint at once, or over the next that comes free. Its
+answer comes back in the callbacks of that connection, as fast as the client takes it. What does not fit is handed over
+as it stands to the ordinary path (flatwater.gateway.proxy), which a task goes: when a connection must be opened, and
+when the attempt ends before its answer or with one that is worth a retry.
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
+from flatwater.gateway.client import Turn
 from flatwater.gateway.error import GatewayError, IdleTimeoutError, OverloadError, TotalTimeoutError
+from flatwater.gateway.exchange import Exchange
 from flatwater.gateway.forward import interim_to, may_have_trailers
 from flatwater.gateway.head import Head
 from flatwater.gateway.message import Header, Headers
@@ -58,11 +60,12 @@ class Keeper(Protocol):
 class Express(Transit):
     """A request in the express lane. ``via`` is the field that is added to its answer, with its id."""
 
-    __slots__ = ("_client", "_head", "_keeper", "_outlet", "_trailers", "_via", "id")
+    __slots__ = ("_client", "_head", "_keeper", "_outlet", "_trailers", "_via", "id", "turn")
 
     def __init__(self, keeper: Keeper, outlet: Outlet, head: Head, client: str, via: Header) -> None:
         super().__init__(_NO_SCOPE, _nothing, _nowhere)
         self.request = head.request  # all of it but for client, id and target: see ``forwarded``
+        self.turn: Turn | None = None  # while it waits for a connection
         self.id = head.request.id or fresh_id()
         self._head = head
         self._client = client
@@ -71,6 +74,19 @@ class Express(Transit):
         self._outlet = outlet
         self._trailers = False
         outlet.lane = self
+
+    def begun(self, exchange: Exchange) -> None:
+        """It was sent."""
+        self.exchange = exchange
+        exchange.follow = self.follow
+
+    def not_begun(self, error: GatewayError | None) -> None:
+        """No connection came free for it."""
+        self.failure = error
+        try:
+            self.hand_over()
+        except Exception as fault:
+            self.fault(fault)
 
     def follow(self) -> None:
         """Something has changed at the upstream: pass on what there is, while the client takes it."""
@@ -195,6 +211,8 @@ class Express(Transit):
             self._end()
 
     def _end(self) -> None:
+        if self.turn is not None:
+            self.turn.give_up()
         self._outlet.lane = None
         self._keeper.over(self)
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from flatwater.bounded import TaskGroup
 from flatwater.errors import LimitError
 from flatwater.gateway.client import Answer
 from flatwater.gateway.error import BodySizeError, FramingError, GatewayError, PendingFullError, RefusedError
-from flatwater.gateway.exchange import Exchange, Tell
+from flatwater.gateway.exchange import Tell
 from flatwater.gateway.head import Head
 from flatwater.gateway.message import Headers, RequestHead, ResponseHead, write_request
 from flatwater.gateway.request import Inspector, Request, response_headers
@@ -18,6 +18,9 @@ from flatwater.gateway.retry import immediate, pause_s, repeatable
 from flatwater.gateway.trailer import announced, permitted
 from flatwater.gateway.transit import Event, Transit
 from flatwater.gateway.upstream import Backend, Upstream
+
+if TYPE_CHECKING:
+    from flatwater.gateway.express import Express
 
 _CONTINUE_S = 1.0  # how long an upstream may think about "Expect: 100-continue" (RFC 9110, 10.1.1)
 
@@ -60,9 +63,9 @@ class Forwarder:
             transit.watchable = True
         return await self._attempts(transit, upstream, head, body, last)
 
-    def ask_now(self, transit: Transit, upstream: Upstream, head: Head, client: str, id: bytes) -> Exchange | None:
-        """Over an idle connection of the endpoint whose turn it is; None when it has none. Raises GatewayError when no
-        endpoint can be asked."""
+    def ask_now(self, transit: Express, upstream: Upstream, head: Head, client: str) -> bool:
+        """Over an idle connection of the endpoint whose turn it is, or over the next one that comes free; False when
+        that takes a task. Raises GatewayError when no endpoint can be asked."""
         transit.attempts = 1
         backend = transit.attach(upstream.choose())
         request = head.request
@@ -71,15 +74,19 @@ class Forwarder:
             host = backend.authority
         sent = head.sent
         if sent is not None and sent[0] == client and sent[1] == host:
-            data = sent[2] + id + b"\r\n\r\n"
+            data = sent[2] + transit.id + b"\r\n\r\n"
         else:
             try:
-                data = self._written(head, client, host, id)
+                data = self._written(head, client, host, transit.id)
             except GatewayError:
                 transit.detach()
-                return None  # the ordinary path meets it too, and decides what follows
-        transit.exchange = exchange = backend.client.send_now(request.method, data)
-        return exchange
+                return False  # the ordinary path meets it too, and decides what follows
+        exchange = backend.client.send_now(request.method, data)
+        if exchange is not None:
+            transit.begun(exchange)
+            return True
+        transit.turn = backend.client.send_in_turn(request.method, data, transit)
+        return transit.turn is not None
 
     async def relay(
         self,
@@ -181,6 +188,9 @@ class Forwarder:
         request = transit.request
         assert request is not None
         exchange = transit.exchange
+        if transit.failure is not None:
+            failure, transit.failure = transit.failure, None
+            raise failure
         if exchange is None:
             self._address(head, request, upstream, backend)
             if request.length == 0 and not fresh:

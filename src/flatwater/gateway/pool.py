@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections import deque
+from typing import Protocol
 from urllib.parse import urlsplit
 
 import msgspec
@@ -69,6 +70,16 @@ class PoolStatistics(Usage, frozen=True, kw_only=True):
     cut: int
 
 
+class Waiter(Protocol):
+    """Who waits for a connection: a future, or what does without one (flatwater.gateway.client)."""
+
+    def done(self) -> bool: ...
+    def set_result(self, connection: Connection | None, /) -> None:
+        """Here it is; None: open one, its place is taken."""
+
+    def set_exception(self, error: GatewayError, /) -> None: ...
+
+
 class Pool:
     """``acquire`` gives an idle connection, else a new one up to ``max_connections``, else it waits in order of
     arrival for up to ``pending_s``; more than ``max_pending`` waiters are refused. Idle connections close after
@@ -105,7 +116,7 @@ class Pool:
         self._idle: list[Connection] = []  # last in, first out: what is left over grows old at the front
         self._open: set[Connection] = set()
         self._busy: set[Exchange] = set()
-        self._pending: deque[tuple[asyncio.Future[Connection | None], float]] = deque()
+        self._pending: deque[tuple[Waiter, float]] = deque()
         self._count = 0  # connections that are open, being opened, or promised to a waiter
         self._closed = False
         self._now = 0.0
@@ -142,6 +153,23 @@ class Pool:
                 connection.cut()
             elif not connection.closed:
                 return connection
+
+    def queue(self, waiter: Waiter) -> bool:
+        """Let ``waiter`` wait its turn as ``acquire`` does; False when that would open a connection, or refuse."""
+        if self._closed or self._count < self._max_connections or len(self._pending) >= self._max_pending:
+            return False
+        self._pending.append((waiter, asyncio.get_running_loop().time()))
+        return True
+
+    def unqueue(self, waiter: Waiter) -> None:
+        """It waits no more."""
+        entry = next((entry for entry in self._pending if entry[0] is waiter), None)
+        if entry is not None:
+            self._pending.remove(entry)
+
+    def give_up_place(self) -> None:
+        """A waiter that may open a connection leaves that to the next who asks."""
+        self._count -= 1
 
     def begun(self, exchange: Exchange) -> None:
         self._busy.add(exchange)

@@ -229,17 +229,13 @@ class Proxy:
         try:
             upstream.admit(client, 0)
             transit.upstream = upstream
-            exchange = self.forwarder.ask_now(transit, upstream, head, client, transit.id)
+            if not self.forwarder.ask_now(transit, upstream, head, client):
+                transit.hand_over()
         except GatewayError as error:
             transit.refuse(error)
             self._count(transit, error)
         except Exception as error:
             transit.fault(error)
-        else:
-            if exchange is None:
-                transit.hand_over()
-            else:
-                exchange.follow = transit.follow
         return True
 
     async def go_on(self, transit: Express) -> None:

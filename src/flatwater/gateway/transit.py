@@ -63,6 +63,7 @@ class Transit:
         "began",
         "cache",
         "exchange",
+        "failure",
         "found",
         "left",
         "pump",
@@ -91,6 +92,7 @@ class Transit:
         self.upstream: Upstream | None = None
         self.backend: Backend | None = None
         self.exchange: Answer | None = None
+        self.failure: GatewayError | None = None  # of an attempt that ended before there was an exchange
         self.pump: asyncio.Task[None] | None = None  # sends a long body upstream, then watches the client
         self.watch: asyncio.Task[None] | None = None  # watches the client of a request that takes long
         self.watchable = False  # nobody else calls receive

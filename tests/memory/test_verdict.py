@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flatwater.memory.verdict import Evidence, Inner, Point, Verdict, judge
+from flatwater.memory.verdict import Evidence, Inner, Point, Verdict, climbing, judge, steady
 
 MIB = 1 << 20
 SECONDS = 10
@@ -108,6 +108,27 @@ def test_entries_of_a_growing_container_own_the_native_memory_beside_it():
     verdict = judge(evidence(anon=2 * MIB, used=2 * MIB, object_bytes=objects(MIB / 2), blocks=900, containers=1))
     assert verdict.kind == "python-objects"
     assert "native" in verdict.reason
+
+
+def test_native_memory_beside_a_small_container_is_its_own_when_the_entries_can_own_it():
+    rows = {"anon": 2 * MIB, "used": 2 * MIB, "object_bytes": objects(4000), "blocks": 90, "containers": 1}
+    assert judge(evidence(**rows)).kind == "native"  # type: ignore[arg-type]
+    assert judge(evidence(**rows, foreign=True)).kind == "python-objects"  # type: ignore[arg-type]
+
+
+def test_one_collection_in_the_window_hides_no_growth():
+    points = [(at * 0.18, 82_000.0 + 65 * at - 600 * (at > 28)) for at in range(36)]
+    assert steady(points, 20) is None
+    line = climbing(points, 20)
+    assert line is not None
+    assert line.low < 65 / 0.18 < line.high + 100
+    saw = [(at * 0.18, 82_000.0 + 65 * at % 650) for at in range(36)]
+    assert climbing(saw, 20) is None
+
+
+def test_what_fills_up_to_a_bound_is_no_growth():
+    rows = {"anon": MIB, "blocks": 9000, "object_bytes": objects(MIB)}
+    assert judge(evidence(**rows, filling_per_s=MIB)).kind == "plateau"  # type: ignore[arg-type]
 
 
 def test_time_to_the_limit():

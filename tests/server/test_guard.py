@@ -71,6 +71,20 @@ async def test_a_record_that_is_damaged_is_told_and_the_workers_are_shown(guard:
     assert str(guard.file) in item["trouble"]
 
 
+def test_the_folder_of_a_guard_that_was_killed_is_removed_by_the_next_one(tmp_path: Path, temporary: Path) -> None:
+    waits = "import os, time\nguard = os.getppid()\nwhile os.getppid() == guard: time.sleep(0.05)"
+    with guarding(tmp_path, *python(waits)) as killed:
+        killed.wait(lambda: list(present()))
+        ((folder, _),) = present()
+        killed.process.kill()
+        killed.process.wait()
+        assert folder.exists()
+    with guarding(tmp_path, *python(SLEEP)) as guard:
+        guard.wait(lambda: list(present()))
+        assert not folder.exists()
+    assert list(temporary.iterdir()) == []
+
+
 def test_what_others_may_have_planted_is_not_read(guard: Guarded, temporary: Path) -> None:
     (folder, _), *_ = present()
     for name, mode, owner in (("open", 0o755, os.getuid()), ("theirs", 0o700, 65534)):

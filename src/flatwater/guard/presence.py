@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 import tempfile
 from collections.abc import Iterator
@@ -43,7 +44,13 @@ class Presence(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def make_folder() -> Path:
-    """A folder for a guard, in the directory for temporary files, for this user alone."""
+    """A folder for a guard, in the directory for temporary files, for this user alone.
+
+    Those of guards that were killed, which could not remove them, are removed.
+    """
+    for folder, presence in _told():
+        if not _lives(presence):
+            shutil.rmtree(folder, ignore_errors=True)
     return Path(tempfile.mkdtemp(prefix=PREFIX))
 
 
@@ -56,15 +63,18 @@ def tell(folder: Path, presence: Presence) -> None:
 
 
 def present() -> Iterator[tuple[Path, Presence]]:
-    """The guards that run now and belong to this process's user, with their folders.
+    """The guards that run now and belong to this process's user, with their folders."""
+    return ((folder, presence) for folder, presence in _told() if _lives(presence))
 
-    Only folders of this user are looked into: in a directory that all may write to, others could name any file.
-    """
+
+def _told() -> Iterator[tuple[Path, Presence]]:
+    """Only of folders of this user: in a directory that all may write to, others could name any file."""
     for folder in sorted(Path(tempfile.gettempdir()).glob(f"{PREFIX}*")):
         with suppress(OSError, msgspec.MsgspecError):
             found = folder.lstat()
-            if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
-                continue
-            presence = msgspec.json.decode((folder / _FILE).read_bytes(), type=Presence)
-            if presence.start and started(presence.pid) == presence.start:
-                yield folder, presence
+            if stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o077:
+                yield folder, msgspec.json.decode((folder / _FILE).read_bytes(), type=Presence)
+
+
+def _lives(presence: Presence) -> bool:
+    return presence.start != "" and started(presence.pid) == presence.start

@@ -176,16 +176,15 @@ class HttpCache:
         if packed is None:
             return None
         now = self._clock()
-        plain = entry.fresh(packed, now)
+        plain = entry.fresh(packed, now, self._hit_lines)
         if plain is None:
             if (selecting := entry.marker(packed)) is None:
                 return None
             packed = self._get(_variant_key(key, selecting[0], selecting[1], headers))
-            if packed is None or (plain := entry.fresh(packed, now)) is None:
+            if packed is None or (plain := entry.fresh(packed, now, self._hit_lines)) is None:
                 return None
-        status, head, body, age, left_s = plain
         self._hits += 1
-        return status, head + self._hit_lines % (age, left_s), body
+        return plain
 
     def stale_answer(self, found: Stale, why: bytes = b"") -> Answer:
         """The stored response of ``found`` for its request, stale as it is; ``why`` goes into Cache-Status."""

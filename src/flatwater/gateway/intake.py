@@ -66,11 +66,12 @@ class Intake(Flow):
             return
         name = name.lower()
         headers = self._headers
-        headers.append((name, value))
+        item = (name, value)
+        headers.append(item)
         if len(headers) > self._max_headers:
             raise HeadSizeError(f"there are more than {self._max_headers} fields")
         if name in NOTED:
-            self._noted.append((name, value))
+            self._noted.append(item)
 
     def _is_one(self, data: bytes) -> bool:
         """Whether one head has been found in what was parsed last, whole and without a body, and nothing else."""

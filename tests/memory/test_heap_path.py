@@ -226,7 +226,7 @@ HOLDERS: list[tuple[Callable[[Target], object], str]] = [
     (lambda t: itertools.cycle([t]), "(Target)"),
     (lambda t: map(print, [t]), "(Target)"),
     (lambda t: operator.itemgetter(t), "(Target)"),
-    (lambda t: {"a": t}.items(), "['a'] (Target)"),
+    (lambda t: {"first": t}.items(), "['first'] (Target)"),
     (closure, "closure target (Target)"),
     (generator, "produce() local waiting_with (Target)"),
     (coroutine, "work() local batch[0] (Target)"),

@@ -2143,7 +2143,7 @@ is_name(PyObject *key)
         if (!(letter || c == '_' || (i > 0 && c >= '0' && c <= '9')))
             return 0;
     }
-    return length > 0 && length <= 64;
+    return length > 1 && length <= 64; /* Python itself interns single characters: they may be data */
 }
 
 static Edge

@@ -277,6 +277,19 @@ async def test_a_stopped_branch_gives_its_robot_back(open_site: Open):
         assert (await site.engine.result(run, 60)).state == State.SUCCEEDED
 
 
+async def test_the_next_attempt_of_a_flow_block_sends_its_orders_anew(open_site: Open):
+    again = {"maxAttempts": 2, "delayMs": 1, "factor": 1, "jitter": 0}
+    number = {"varName": "n", "varValue": "=has(task.variables.n) ? task.variables.n + 1 : 1"}
+    fail = b(8, "IfBp", {"condition": "=task.variables.n == 1"}, default=[b(9, "ThrowExceptionBp")])
+    async with open_site(R1) as site:
+        run = await site.start(
+            b(1, "SerialFlowBp", retry=again, default=[b(2, "SetTaskVariableBp", number), carry(3), fail])
+        )
+        outcome = await site.engine.result(run, 60)
+        assert outcome.state == State.SUCCEEDED, outcome.error
+        assert (site.fleet.statistics().accepted, site.fleet.statistics().violations) == (4, 0)
+
+
 async def test_a_block_that_takes_too_long_stops_its_robot(open_site: Open):
     async with open_site(speed=1, metres_per_s=1) as site:
         slow = b(2, "CAgvOperationBp", {"targetSiteLabel": "out"}, timeoutMs=200)

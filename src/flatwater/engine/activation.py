@@ -280,6 +280,15 @@ class Activation:
         """What earlier activations recorded of a block."""
         return self._memory.steps.get(path) if self._memory is not None else None
 
+    def attempts_around(self, path: str) -> str:
+        """Which attempts of the blocks around ``path`` these are, as text; empty when all are the first."""
+        found = [path[:end] for end, sign in enumerate(path) if sign in "/["]
+        return "".join(f"\n{around} {number}" for around in found if (number := self._attempt_of(around)) > 1)
+
+    def _attempt_of(self, path: str) -> int:
+        step = self.past(path)
+        return self._attempts.get(path) or (step.attempt if step is not None else 1)
+
     def begun_at(self, node: Node, path: str) -> float:
         """When the flow block was begun, by whichever activation; recorded if it is now."""
         step = self.past(path)

@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
 
-def order_id(run_id: str, path: str, run_attempt: int, attempt: int) -> str:
+def order_id(run_id: str, path: str, run_attempt: int, attempt: int, around: str = "") -> str:
     """The id under which the outside knows this attempt of this block: the same after a replay.
 
-    The run's own attempt is part of it, because a retried run counts the attempts of its blocks afresh.
+    The attempts of the run and of the blocks ``around`` are part of it: each of them does afresh what is in it.
     """
-    digest = hashlib.sha256(f"{run_id}\n{path}\n{run_attempt}\n{attempt}".encode()).digest()
+    digest = hashlib.sha256(f"{run_id}\n{path}\n{run_attempt}\n{attempt}{around}".encode()).digest()
     number = int.from_bytes(digest[:17], "big")
     return "".join(_ALPHABET[(number >> shift) & 31] for shift in range(130, -1, -5))[-26:]
 
@@ -100,7 +100,8 @@ class Call:
             known = step.order_id
             if known is not None:
                 return known
-        return order_id(self._run.id, self.path, self._run.row.attempt, self.attempt)
+        around = self._run.attempts_around(self.path)
+        return order_id(self._run.id, self.path, self._run.row.attempt, self.attempt, around)
 
     @property
     def robot(self) -> str | None:

@@ -24,22 +24,31 @@ async def wind_down(engine: Engine, timeout_s: float = 60.0) -> None:
 
     Whoever calls it has stopped submitting.
     """
-    async with asyncio.timeout(timeout_s):
-        while await _hold_idle(engine):
-            await asyncio.sleep(0.05)
-        for run_id, _, _ in await engine.store.read(_open):
-            with contextlib.suppress(ConflictError):
-                await engine.cancel(run_id)
-        while await engine.store.read(_open) or not await _robots_free(engine):
-            await asyncio.sleep(0.02)
+    try:
+        async with asyncio.timeout(timeout_s):
+            await _wind_down(engine)
+    except TimeoutError:
+        driver = engine.services.driver
+        robots = await driver.robots() if driver is not None else []
+        raise AssertionError(f"not at rest: {await engine.store.read(_open)}, {robots}") from None
     await engine.store.writer.flush()  # the robots' book is a moment behind them
+
+
+async def _wind_down(engine: Engine) -> None:
+    while await _hold_idle(engine):
+        await asyncio.sleep(0.05)
+    for run_id, _, _ in await engine.store.read(_open):
+        with contextlib.suppress(ConflictError):
+            await engine.cancel(run_id)
+    while await engine.store.read(_open) or not await _robots_free(engine):
+        await asyncio.sleep(0.02)
 
 
 async def _hold_idle(engine: Engine) -> bool:
     """Pause every run that waits and moves nothing; whether others are left.
 
-    A paused run that waits for nothing is not at rest: what it waited for has come (a robot may have told of a pallet),
-    and the record of that is its next step.
+    A paused run whose wait is over is not at rest: what it waited for has come (a robot that others need, the report of
+    a pallet), and the record of that is its next step.
     """
     busy = False
     for run_id, state, moving in await engine.store.read(_open):
@@ -68,7 +77,13 @@ def _moving(rows: list[Any], parent: str | None) -> bool | None:
         return True
     if not rows:
         return None
-    return any(row.kind in ("hold", "child") or (row.kind == "robot" and row.key != "select") for row in rows)
+    return any(_goes_on(row) for row in rows)
+
+
+def _goes_on(row: Any) -> bool:
+    """It has a robot, a child or an order; or what it waited for was granted while it was being held, robots too."""
+    granted = row.granted is not None and not (row.due_at is not None and row.due_at < 0)  # not one that is taken
+    return granted or row.kind in ("hold", "child") or (row.kind == "robot" and row.key != "select")
 
 
 async def _robots_free(engine: Engine) -> bool:

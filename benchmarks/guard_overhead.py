@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -24,19 +25,21 @@ CONNECTIONS = 2
 
 
 def overhead(url: str, hosts: list[str], tasks: int, pairs: int) -> None:
-    """A line per host: processor time per task bare, what the guard adds, and what that costs in throughput."""
+    """Per host what the execution of a task takes around its 1 ms, and what the guard adds: medians and quartiles."""
     work = one_ms()
-    head = f"{'host':8} {'bare':>9} {'added':>8} {'quartiles':>16} {'loss':>7} {'of 1 ms':>8}"
-    print(f"{head}   {pairs} pairs of {tasks}")
+    print(f"microseconds of a processor per task of 1 ms; {pairs} pairs of blocks of {tasks} tasks")
+    print(f"{'host':8} {'around it':>10} {'the guard adds':>24} {'loss':>7}   {'whole process':>22} {'loss':>7}")
     for host in hosts:
-        bare, added = zip(*measured(host, url, work, tasks, pairs), strict=True)
-        low, middle, high = statistics.quantiles(added, n=4)
-        whole = statistics.median(bare)
-        print(
-            f"{host:8} {whole:6.0f} µs {middle:5.1f} µs {low:6.1f} … {high:4.1f} µs {middle / (whole + middle):7.2%}"
-            f" {middle / 1000:8.2%}",
-            flush=True,
-        )
+        around, added, bare, whole = zip(*measured(host, url, work, tasks, pairs), strict=True)
+        loss = statistics.median(added) / (1000 + statistics.median(around) + statistics.median(added))
+        all_loss = statistics.median(whole) / (statistics.median(bare) + statistics.median(whole))
+        print(f"{host:8} {statistics.median(around):10.1f} {spread(added):>24} {loss:7.2%}", end="   ")
+        print(f"{spread(whole):>22} {all_loss:7.2%}", flush=True)
+
+
+def spread(figures: tuple[float, ...]) -> str:
+    low, middle, high = statistics.quantiles(figures, n=4)
+    return f"{middle:.1f} ({low:.1f} … {high:.1f})"
 
 
 def one_ms() -> int:
@@ -51,22 +54,24 @@ def one_ms() -> int:
     return int(10_000 * 0.001 / statistics.median(took(10_000) for _ in range(9)))
 
 
-def measured(host: str, url: str, work: int, tasks: int, pairs: int) -> Iterator[tuple[float, float]]:
-    """Microseconds of a processor per task, bare and added, by pairs of blocks in alternating order."""
+def measured(host: str, url: str, work: int, tasks: int, pairs: int) -> Iterator[tuple[float, float, float, float]]:
+    """Microseconds by pairs of blocks in alternating order: around a bare task, and what is added; of all processes of
+    the worker per bare task, and what is added.
+    """
     redis.Redis.from_url(url).flushdb()
     os.environ.update(BENCH_KIND=host, BENCH_REDIS=url, BENCH_WORK=str(work))
     with worker(host) as pid:
-        control = Requests() if host == "asgi" else Tasks(url)
+        control = Requests(url) if host == "asgi" else Tasks(url)
         control.run(tasks)  # imports, caches
         for pair in range(pairs):
-            took = {}
+            around, whole = {}, {}
             for on in (True, False) if pair % 2 else (False, True):
                 control.turn(on)
                 control.run(tasks)  # begun anew: not what it takes for long
                 began = processor_s(pid)
-                control.run(tasks)
-                took[on] = (processor_s(pid) - began) / tasks * 1e6
-            yield took[False], took[True] - took[False]
+                around[on] = statistics.median(control.run(tasks)) * 1e6
+                whole[on] = (processor_s(pid) - began) / tasks * 1e6
+            yield around[False], around[True] - around[False], whole[False], whole[True] - whole[False]
 
 
 @contextmanager
@@ -91,33 +96,44 @@ def worker(host: str) -> Iterator[int]:
             process.wait()
 
 
-class Tasks:
-    """Calls tasks and waits for their end."""
+class Control:
+    """Runs tasks and turns the switch in the worker."""
 
     def __init__(self, url: str) -> None:
+        self._redis = redis.Redis.from_url(url)
+
+    def _told(self) -> str:
+        answer = self._redis.blpop(["told"], 120)
+        if answer is None:
+            sys.exit("the worker does not answer")
+        return str(answer[1], "ascii")
+
+
+class Tasks(Control):
+    """Calls tasks."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
         sys.modules.pop("guard_host", None)
         self._host: ModuleType = __import__("guard_host")
-        self._redis = redis.Redis.from_url(url)
 
     def turn(self, on: bool) -> None:
         self._host.set_guard(on)
-        self._wait()
+        self._told()
 
-    def run(self, count: int) -> None:
+    def run(self, count: int) -> list[float]:
+        """What each took around it, in seconds."""
         for _ in range(count):
             self._host.one_ms()
-        self._host.say("done")
-        self._wait()
-
-    def _wait(self) -> None:
-        if self._redis.blpop(["told"], 120) is None:
-            sys.exit("the worker does not answer")
+        self._host.say()
+        return list(json.loads(self._told()))
 
 
-class Requests:
+class Requests(Control):
     """Asks over connections that are kept open, each as soon as it has been answered."""
 
-    def __init__(self) -> None:
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
         deadline = time.monotonic() + 60
         while True:
             try:
@@ -130,8 +146,13 @@ class Requests:
 
     def turn(self, on: bool) -> None:
         ask(self._connections[0], f"/switch/{on:d}")
+        self._told()
 
-    def run(self, count: int) -> None:
+    def times(self) -> list[float]:
+        ask(self._connections[0], "/times")
+        return list(json.loads(self._told()))
+
+    def run(self, count: int) -> list[float]:
         def many(connection: socket.socket) -> None:
             for number in range(count // CONNECTIONS):
                 ask(connection, f"/work/{number}")
@@ -141,6 +162,7 @@ class Requests:
             thread.start()
         for thread in threads:
             thread.join()
+        return self.times()
 
 
 def ask(connection: socket.socket, path: str) -> None:

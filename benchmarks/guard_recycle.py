@@ -30,7 +30,7 @@ def recycle(url: str, beside: str, host: str, tasks: int, recycles: int, workers
     """
     bare, guarded = Run(beside, host, workers, guarded=False), Run(url, host, workers, guarded=True)
     try:
-        bare.start(tasks * 3 // 2, 0, task_s)
+        bare.start(tasks * 6 // 5, 0, task_s)
         guarded.start(tasks, max(ROOM_MIB * 1024 * recycles // tasks, 4), task_s)
         window = until(guarded, bare, tasks)
     finally:

@@ -281,6 +281,28 @@ async def test_what_enters(ledger: Ledger) -> None:
         await writer.wait_closed()
 
 
+@pytest.mark.parametrize("first", [b"GET /api/fresh", b"GET", b"(b'GET', b'/api/fresh')", b"GET\0/api/fresh"])
+async def test_a_part_of_a_head_is_no_key(first: bytes, ledger: Ledger) -> None:
+    """Whatever names its host: bytes that are no whole head get no answer, and the rest of them gets one."""
+    async with origin(answer) as upstream, gate(gateway(upstream.port, 100), ledger) as front, asyncio.timeout(30):
+        reader, writer = await asyncio.open_connection("127.0.0.1", front.port)
+        for number in range(5):
+            writer.write(head(b"/api/fresh", b"X: %d" % number, host=b"Host: GET"))
+            assert (await reply(reader)).status == 200
+        hits = front.gateway.app.heads.statistics().hits
+        assert hits > 0
+        assert front.gateway.app.heads.get((b"GET", b"/api/fresh")) is not None
+        writer.write(first)
+        for _ in range(20):
+            await asyncio.sleep(0.001)
+        assert front.gateway.app.heads.statistics().hits == hits + 1
+        writer.write(head(b"/api/fresh")[len(first) :])
+        found = await reply(reader)
+        assert found.status == (200 if head(b"/api/fresh").startswith(first) else 400)
+        writer.close()
+        await writer.wait_closed()
+
+
 @pytest.mark.parametrize("size", [0, MAX_INLINE_BYTES, MAX_INLINE_BYTES + 1, 700_000])
 async def test_hits_of_any_size(size: int, ledger: Ledger) -> None:
     """One after the other, and several at once, more than the buffers take."""
@@ -410,7 +432,7 @@ async def test_bytes_are_not_counted_short(ledger: Ledger) -> None:
                 for number in range(200):
                     raw = head(b"/api/%d" % number, *extra)
                     heads.enter(raw, made(raw, upstream))
-                    heads.enter(b"gate /api/%d" % number, made(raw, upstream))
+                    heads.enter((b"gate", b"/api/%d" % number), made(raw, upstream))
                 del raw
                 taken = tracemalloc.get_traced_memory()[0] - before
             finally:

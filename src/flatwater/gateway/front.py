@@ -363,12 +363,12 @@ class FrontConnection(Refusing):
         """Start a request without a body, which is here in full and whose turn it is."""
         app = self._hall.app
         place = self._place
-        if place and self._keep_alive and not self._repeated and self._glance(place):
+        if place is not None and self._keep_alive and not self._repeated and self._glance(place):
             return
         path, query = split(self._url)
         method, version = self._parser.get_method().decode("ascii"), self._version
         head = app.recognise(method, version, path, query, self._headers, self._scheme, self._keep_alive)
-        if head is not None and head.plain and head.key and place and app.heads.again(place):
+        if head is not None and head.plain and head.key and place is not None and app.heads.again(place):
             app.heads.enter(place, head)
         if head is None:
             cycle = self._cycle(method, version, path, query, self._headers)
@@ -378,7 +378,7 @@ class FrontConnection(Refusing):
             self._latest = head
             self._answer(head)
 
-    def _glance(self, place: bytes) -> bool:
+    def _glance(self, place: tuple[bytes, bytes]) -> bool:
         """Answer a GET of what others asked for with fields that made no difference, if the cache can."""
         hall = self._hall
         head = hall.known(place)

@@ -60,6 +60,10 @@ class Head:
         return request
 
 
+Key = bytes | tuple[bytes, bytes]
+"""All bytes of a head; or host and target, which no bytes that a client may send are equal to."""
+
+
 class HeadsStatistics(Usage, frozen=True, kw_only=True):
     """``hits`` requests were known by their bytes, or by host and target; ``entered`` heads since the start,
     ``evictions`` of them have left for newer ones."""
@@ -69,9 +73,9 @@ class HeadsStatistics(Usage, frozen=True, kw_only=True):
 
 
 class Heads:
-    """Heads by their bytes; and by host and target (``host /target?query``), for plain GETs that ask for the same with
-    other fields. A key enters when it comes for the second time, so that heads of which each is another do not push
-    out those that repeat; those that have not come for long leave.
+    """Heads by their bytes; and by host and target, for plain GETs that ask for the same with other fields. A key
+    enters when it comes for the second time, so that heads of which each is another do not push out those that repeat;
+    those that have not come for long leave.
 
     Entries stand in two generations: what is asked for moves to the young one, and when that has grown to half of
     ``max_entries`` or ``max_bytes`` the old one is dropped and the young one becomes old. ``max_head_bytes``: longer
@@ -91,8 +95,8 @@ class Heads:
         self._max_bytes = max_bytes
         self._half_entries = max_entries // 2
         self._half_bytes = max_bytes // 2
-        self._young: dict[bytes, Head] = {}
-        self._old: dict[bytes, Head] = {}
+        self._young: dict[Key, Head] = {}
+        self._old: dict[Key, Head] = {}
         self._young_bytes = self._old_bytes = 0
         slots = 1 << max(4 * max_entries - 1, 1).bit_length()
         self._seen = array("q", bytes(8 * slots))  # hashes of heads that came once, each in the one place it may take
@@ -100,7 +104,7 @@ class Heads:
         self._hits = self._entered = self._evictions = 0
         ledger.register(self)
 
-    def get(self, raw: bytes) -> Head | None:
+    def get(self, raw: Key) -> Head | None:
         """What is known of the head with these bytes."""
         head = self._young.get(raw)
         if head is None:
@@ -111,9 +115,9 @@ class Heads:
         self._hits += 1
         return head
 
-    def again(self, raw: bytes) -> bool:
+    def again(self, raw: Key) -> bool:
         """Whether something that is not here has come before, and may enter."""
-        if len(raw) > self.max_head_bytes or not self._half_entries:
+        if _length(raw) > self.max_head_bytes or not self._half_entries:
             return False
         number = hash(raw)
         slot = number & self._mask
@@ -122,7 +126,7 @@ class Heads:
         self._seen[slot] = number
         return False
 
-    def enter(self, raw: bytes, head: Head) -> None:
+    def enter(self, raw: Key, head: Head) -> None:
         """What came again. Connections must stay after it as they are, or it does not enter."""
         size = _size(raw, head)
         stays = head.keep_alive and b"upgrade" not in head.request.special
@@ -146,13 +150,13 @@ class Heads:
             entered=self._entered,
         )
 
-    def __contains__(self, raw: bytes) -> bool:
+    def __contains__(self, raw: Key) -> bool:
         return raw in self._young or raw in self._old
 
     def __len__(self) -> int:
         return len(self._young) + len(self._old)
 
-    def _put(self, raw: bytes, head: Head, size: int) -> None:
+    def _put(self, raw: Key, head: Head, size: int) -> None:
         if len(self._young) >= self._half_entries or self._young_bytes + size > self._half_bytes:
             self._evictions += len(self._old)
             self._old, self._young = self._young, {}
@@ -161,6 +165,10 @@ class Heads:
         self._young_bytes += size
 
 
-def _size(raw: bytes, head: Head) -> int:
+def _size(raw: Key, head: Head) -> int:
     told = sum(map(len, chain.from_iterable(head.fields))) + len(head.target) + len(head.request.query)
-    return OVERHEAD_BYTES + 3 * max(len(raw), told) + FIELD_BYTES * len(head.fields)
+    return OVERHEAD_BYTES + 3 * max(_length(raw), told) + FIELD_BYTES * len(head.fields)
+
+
+def _length(raw: Key) -> int:
+    return len(raw) if isinstance(raw, bytes) else len(raw[0]) + len(raw[1])

@@ -44,7 +44,7 @@ class Intake(Flow):
         self._headers: Headers = []
         self._noted: Headers = []  # those of them that are not for the upstream alone
         self._expects = self._framed = False
-        self._place = b""  # host and target, if no field tells the cache more; else empty
+        self._place: tuple[bytes, bytes] | None = None  # host and target, if no field tells the cache more
         self._id = b""
 
     def on_message_begin(self) -> None:
@@ -95,7 +95,7 @@ class Intake(Flow):
                 elif name == b"content-length" or name == b"transfer-encoding":
                     self._framed = True
         self._id = given_id(id) if id else b""
-        self._place = b"%b %b" % (host, self._url) if plain and host else b""
+        self._place = (host, self._url) if plain and host else None
 
     def _carries_on(self) -> bool:
         """llhttp stops at any Upgrade, and would lose the body. Nobody has to heed one (RFC 9110, 7.8), and but for

@@ -186,6 +186,15 @@ def test_db_upgrade_and_check(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+def test_config_check_looks_into_the_certificate(tmp_path: Path) -> None:
+    file = tmp_path / "flatwater.toml"
+    (tmp_path / "cert.pem").write_text("nothing")
+    file.write_text(f'[server]\ntls_certificate = "{tmp_path}/cert.pem"\n')
+    done = flatwater("config", "check", "--config", str(file))
+    assert done.returncode != 0
+    assert "the file holds none" in done.stderr
+
+
 def test_config_check_shows_origins_and_problems(tmp_path: Path) -> None:
     file = tmp_path / "flatwater.toml"
     file.write_text("[server]\nport = 9000\n")

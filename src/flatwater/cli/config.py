@@ -7,7 +7,9 @@ from pathlib import Path
 import click
 
 from flatwater.cli import option
+from flatwater.listener.certificate import Certificate
 from flatwater.settings import check as check_settings
+from flatwater.settings import load
 
 
 @click.group("config")
@@ -24,8 +26,10 @@ def check(config: Path | None, gateway: Path | None) -> None:
     """Print the settings in force, each with its origin; every problem with its place."""
     if gateway is None:
         click.echo(check_settings(config))
+        server = load(config).settings.server
+        Certificate.given(server.tls_certificate, server.tls_key, server.tls_min_version)  # raises what is wrong
         return
     from flatwater.cli.gateway import summary
-    from flatwater.gateway import load
+    from flatwater.gateway import load as load_gateway
 
-    click.echo(summary(gateway, load(gateway)))
+    click.echo(summary(gateway, load_gateway(gateway)))

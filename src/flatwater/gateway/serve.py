@@ -84,9 +84,7 @@ class Process:
         self._gateway = Gateway(config, ledger=ledger, read_memory=read_memory)
         self._departure = Departure(config.listen.drain_s)
         tls = config.listen.tls
-        self._certificate = (
-            Certificate(tls.certificate, tls.key, min_version=tls.min_version) if tls.certificate else None
-        )
+        self._certificate = Certificate.given(tls.certificate, tls.key, tls.min_version)
         self._watches = [Watch([path], self._load)]
         if self._certificate is not None:
             self._watches.append(self._certificate.watch())

@@ -39,6 +39,11 @@ class Certificate:
         self.context = self._made()
         self.context.sni_callback = self._show  # called whether or not the client names the server
 
+    @classmethod
+    def given(cls, certificate: str, key: str, min_version: Version) -> Certificate | None:
+        """As settings say it: without a file there is none."""
+        return cls(certificate, key, min_version=min_version) if certificate else None
+
     def reload(self) -> bool:
         """Read the files again; when they are wrong, what was shown stays, and the log says why."""
         try:

@@ -93,7 +93,8 @@ class Process:
         self._notifier = Notifier()
         self._departure = Departure(settings.server.drain_s)
         self._watches: list[Watch] = []
-        self._certificate = _certificate(settings)
+        server = settings.server
+        self._certificate = Certificate.given(server.tls_certificate, server.tls_key, server.tls_min_version)
 
     async def run(self, driver: DriverOf | None, attachments: Sequence[Attachment]) -> None:
         """Open everything, answer until a signal, drain, close everything."""
@@ -165,13 +166,6 @@ class Process:
         finally:
             service.engine.events.stop()  # live streams end, or they would keep the server from leaving
             server.should_exit = True
-
-
-def _certificate(settings: Settings) -> Certificate | None:
-    server = settings.server
-    if not server.tls_certificate:
-        return None
-    return Certificate(server.tls_certificate, server.tls_key, min_version=server.tls_min_version)
 
 
 async def _drained(service: Service, timeout_s: float) -> None:

@@ -31,7 +31,8 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def guard(tmp_path: Path, temporary: Path) -> Iterator[Guarded]:
-    with guarding(tmp_path, "-n", "2", "--soft", "90MiB", *python(SLEEP)) as guard:
+    words = [*python(SLEEP), "-b", "amqp://shop:secret@queue/shop", "redis://:hidden@127.0.0.1/0"]
+    with guarding(tmp_path, "-n", "2", "--soft", "90MiB", *words) as guard:
         guard.wait(lambda: any(len(presence.places) == 2 for _, presence in present()))
         yield guard
 
@@ -48,6 +49,7 @@ async def test_running_guards_their_workers_and_records(guard: Guarded, client: 
         record.kill("shop.copy", 1)
     (item,) = (await client.get("/api/guard")).json["items"]
     assert (item["guard"]["pid"], item["guard"]["soft"]) == (guard.process.pid, 90 << 20)
+    assert item["guard"]["command"][-2:] == ["amqp://shop:…@queue/shop", "redis://:…@127.0.0.1/0"]
     assert item["guard"]["record"] == str(guard.file)
     pids = [worker["worker"]["pid"] for worker in item["workers"]]
     assert pids == [event.pid for event in guard.events("start")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from flatwater.guard.record import Record
 from flatwater.guard.report import Summary, summary
 
 _LISTED = 20
+_PASSWORD = re.compile(r"(?<=://)([^\s/@:]*):[^\s/@]*@")
 
 
 class Running(msgspec.Struct, frozen=True):
@@ -34,7 +36,10 @@ class Watched(msgspec.Struct, frozen=True):
 
 
 class Guarded(msgspec.Struct, frozen=True):
-    """A running guard; of kills and holders the newest 20. ``trouble`` is why its record cannot be read, or ""."""
+    """A running guard; of kills and holders the newest 20. ``trouble`` is why its record cannot be read, or "".
+
+    Passwords in the addresses of its command are not shown.
+    """
 
     guard: Presence
     workers: tuple[Watched, ...]
@@ -59,6 +64,8 @@ def release(pid: int, task: str) -> None:
 
 def _guarded(folder: Path, presence: Presence) -> Guarded:
     workers = _watched(folder, presence)
+    words = tuple(_PASSWORD.sub(r"\1:…@", word) for word in presence.command)
+    presence = msgspec.structs.replace(presence, command=words)
     try:
         with Record(Path(presence.record), create=False) as record:
             found = summary(record)

@@ -7,7 +7,6 @@ from pathlib import Path
 import click
 
 from flatwater.cli import option
-from flatwater.listener.certificate import Certificate
 from flatwater.settings import check as check_settings
 from flatwater.settings import load
 
@@ -26,6 +25,8 @@ def check(config: Path | None, gateway: Path | None) -> None:
     """Print the settings in force, each with its origin; every problem with its place."""
     if gateway is None:
         click.echo(check_settings(config))
+        from flatwater.listener.certificate import Certificate
+
         server = load(config).settings.server
         Certificate.given(server.tls_certificate, server.tls_key, server.tls_min_version)  # raises what is wrong
         return

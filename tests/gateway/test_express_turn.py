@@ -1,14 +1,16 @@
-"""The express lane when all connections to the upstream are busy: requests wait in turn, still without a task."""
+"""The express lane when no connection to the upstream is idle: requests wait in turn, still without a task, or are
+handed over to one."""
 
 from __future__ import annotations
 
 import asyncio
 
 import pytest
-from tests.gateway.origin import Gate, Handler, Origin, config, gate, origin
+from tests.gateway.origin import OK, Gate, Handler, Origin, config, gate, origin
 from tests.gateway.test_express import get, pool, warm
 
 from flatwater.bounded import Ledger
+from flatwater.gateway.express import Express
 
 
 def held(release: asyncio.Event) -> Handler:
@@ -52,11 +54,15 @@ async def test_requests_wait_for_a_connection_in_turn(express: bool, ledger: Led
 @pytest.mark.parametrize("express", [False, True])
 async def test_waiting_ends_by_time_and_by_number(express: bool, ledger: Ledger) -> None:
     release = asyncio.Event()
-    more = "connections = { max_connections = 1, max_pending = 2, pending_s = 0.5 }\nretry = { attempts = 1 }"
+    more = "connections = { max_connections = 1, max_pending = 2, pending_s = 30.0 }\nretry = { attempts = 1 }"
     async with origin(held(release)) as upstream, gate(config(upstream.port, more), ledger, express=express) as front:
         await warm(front)
         asked = [asyncio.create_task(front.get()) for _ in range(5)]
         async with asyncio.timeout(20):
+            while sum(one.done() for one in asked) < 2:
+                await asyncio.sleep(0.01)
+            sweep = front.gateway.services()["api"].backends[0].client.sweep
+            sweep(asyncio.get_running_loop().time() + 30.0)
             while sum(one.done() for one in asked) < 4:
                 await asyncio.sleep(0.01)
         release.set()
@@ -70,7 +76,7 @@ async def test_waiting_ends_by_time_and_by_number(express: bool, ledger: Ledger)
 
 async def test_clients_leave_while_they_wait(ledger: Ledger) -> None:
     release = asyncio.Event()
-    more = "connections = { max_connections = 1 }"
+    more = "connections = { max_connections = 1, pending_s = 60.0 }"
     async with origin(held(release)) as upstream, gate(config(upstream.port, more), ledger) as front:
         await warm(front)
         first = asyncio.create_task(front.get("/api/first"))
@@ -101,3 +107,48 @@ async def test_a_lost_connection_makes_room_for_those_who_wait(ledger: Ledger) -
         assert upstream.accepted == 30
         await front.at_rest()
         assert pool(front).size == 0
+
+
+async def test_a_request_may_end_before_its_task_begins(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    hand_over = Express.hand_over
+
+    def and_leave(transit: Express) -> None:
+        hand_over(transit)
+        transit.leave()
+
+    monkeypatch.setattr(Express, "hand_over", and_leave)
+    async with origin(OK) as upstream, gate(config(upstream.port), ledger) as front:
+        reader, writer = await asyncio.open_connection("127.0.0.1", front.port)
+        writer.write(get())
+        async with asyncio.timeout(20):
+            assert await reader.read() == b""
+        writer.close()
+        await front.at_rest()
+        assert [record.status for record in front.gateway.history] == [499]
+        assert not upstream.heads
+        assert front.gateway.tasks.statistics().failed == 0
+
+
+async def test_what_was_handed_over_is_the_tasks_alone(ledger: Ledger) -> None:
+    """A slow client of an answer that a task relays: only the task goes on when the client reads."""
+    size = 16 * 2**20
+
+    async def handle(upstream: Origin, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await upstream.request(reader)
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % size)
+        for number in range(size // 65536):
+            writer.write(bytes([number % 256]) * 65536)
+            await writer.drain()
+
+    async with origin(handle) as upstream, gate(config(upstream.port), ledger) as front:
+        reader, writer = await asyncio.open_connection("127.0.0.1", front.port, limit=65536)
+        writer.write(get())
+        async with asyncio.timeout(60):
+            await reader.readuntil(b"\r\n\r\n")
+            while not any(connection.writing_paused for connection in front.hall.connections):
+                await asyncio.sleep(0.01)
+            for number in range(size // 65536):
+                assert await reader.readexactly(65536) == bytes([number % 256]) * 65536
+        writer.close()
+        await front.at_rest()
+        assert front.gateway.history.latest(1)[0].attempts == 1

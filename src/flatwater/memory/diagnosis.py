@@ -124,6 +124,7 @@ class _Diagnosing:
         self.notes: list[str] = []
         self.outline: Outline | None = None
         self.gained = 0
+        self.still_per_s = 0.0
 
     def run(self) -> Diagnosis:
         began = time.monotonic()
@@ -144,7 +145,7 @@ class _Diagnosing:
         if verdict.kind == "python-objects" and self.outline is not None:
             found = self._anchored(found, self.outline, begin, end, kinds)
             if not found:
-                self.facts = msgspec.structs.replace(self.facts, sought=True)
+                self.facts = self._still_growing(self.facts)
                 verdict = judge(self.facts)
         found = self._relevant(found, verdict)
         self.progress("tracing who makes it", 0.75)
@@ -285,7 +286,9 @@ class _Diagnosing:
         time.sleep(max(0.0, before.at + max(1.0, ANCHOR_SHARE * self.seconds) - time.monotonic()))
         try:
             with targets.graph(self.target, values=self.values) as graph:
-                holder = anchor.find(graph, before, anchor.outline(graph, time.monotonic()))
+                after = anchor.outline(graph, time.monotonic())
+                self.still_per_s = (after.bytes - before.bytes) / (after.at - before.at)
+                holder = anchor.find(graph, before, after)
         except HeapError as error:
             self.notes.append(f"no second snapshot: {error}")
             return found
@@ -306,6 +309,12 @@ class _Diagnosing:
         if same:
             return [replace(one, bytes_per_s=made.bytes_per_s) if one is same[0] else one for one in found]
         return [made, *found]
+
+    def _still_growing(self, facts: Evidence) -> Evidence:
+        """No holder was found: what grew between the snapshots counts, for the growth before may have ended."""
+        begin, end = facts.object_bytes
+        later = begin + round(self.still_per_s * facts.window_s)
+        return msgspec.structs.replace(facts, sought=True, object_bytes=(begin, min(end, later)))
 
     def _instances(self, kinds: list[GrowingType]) -> dict[str, list[int]]:
         named = [row for row in kinds if row.type not in _ATOMS][:TYPES_ASKED]

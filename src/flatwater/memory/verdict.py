@@ -34,6 +34,8 @@ MIN_UNSEEN = 512 << 10
 """The same for what no object explains: allocators take and free in steps, also for being looked at."""
 MIN_FREE = 3 << 20
 """The same for free memory inside malloc's heaps: each thread that allocates has its own, which settle slowly."""
+MIN_CONTAINER = 4 << 10
+"""The same for what a container that grows steadily keeps alive."""
 MIN_PYTHON = 16 << 10
 """Growth of Python's own figures in the window, in bytes, below which it is noise: they are exact."""
 MIN_HELD = 16 << 20
@@ -302,8 +304,10 @@ def _python(evidence: Evidence) -> Part | None:
     if blocks is None and not evidence.containers:
         return None
     gained -= (1 + UNSURE) * evidence.filling_per_s
-    per_s = max(gained, evidence.container_per_s if evidence.containers else 0.0, 0.0)
-    if per_s * seconds < (MIN_PYTHON if evidence.containers else 4 * MIN_PYTHON):  # no holder shows: be surer
+    held = evidence.container_per_s if evidence.containers else 0.0
+    per_s = max(gained, held, 0.0)
+    sure = held * seconds >= MIN_CONTAINER
+    if not sure and per_s * seconds < (MIN_PYTHON if held else 4 * MIN_PYTHON):  # no holder shows: be surer
         return None
     waste = evidence.garbage / seconds
     if evidence.garbage >= 0.5 * per_s * seconds and evidence.container_per_s < 0.5 * per_s:
@@ -311,9 +315,9 @@ def _python(evidence: Evidence) -> Part | None:
         if why:
             text = f"{size(evidence.garbage)} in {evidence.garbage_count:,} unreachable objects wait: {why}"
             return Part("cyclic-garbage", per_s, evidence.garbage, text)
-    if not evidence.containers or evidence.garbage >= 0.5 * per_s * seconds:
-        per_s -= min(per_s, waste)  # it goes with the next full collection
-    if per_s * seconds < MIN_PYTHON or (blocks is None and not evidence.containers):
+    if evidence.garbage >= 0.5 * per_s * seconds or not held:
+        per_s = max(per_s - waste, held)  # it goes with the next full collection
+    if not sure and (per_s * seconds < MIN_PYTHON or (blocks is None and not evidence.containers)):
         return None
     many = f"{evidence.containers} containers grow" if evidence.containers > 1 else "one container grows"
     by = f"; {many}" if evidence.containers else ""

@@ -53,9 +53,10 @@ def test_what_a_dead_worker_leaves_behind_is_ended_before_the_next_one_starts(tm
 
 def test_who_does_not_heed_is_killed_after_the_grace(tmp_path: Path) -> None:
     grow = GROW.replace("while True", "for _ in range(30)")
-    deaf = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n{grow}\ntime.sleep(99)"
+    deaf = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); open('deaf', 'a').write('.')"
+    deaf += f"\n{grow}\ntime.sleep(99)"
     with guarding(tmp_path, "--soft", "60MiB", "--grace", "1s", *python(deaf)) as guard:
-        guard.wait(lambda: guard.events("end"))
+        guard.wait(lambda: guard.events("end") and len((tmp_path / "deaf").read_text()) == 2)
         guard.process.send_signal(signal.SIGTERM)
         time.sleep(0.3)
         guard.process.send_signal(signal.SIGTERM)  # the second one kills

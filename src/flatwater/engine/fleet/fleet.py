@@ -227,14 +227,15 @@ class Fleet:
     async def _accept(self, robot: Robot, job: Job) -> None:
         robot.jobs.append(job)
         robot.begin(time())
+        self._counts["accepted"] += 1
+        self._nudge.set()  # now: whoever sends may be canceled while it is written, and the order stands all the same
         try:
             await self._write(robot, job)
         except Exception:
+            self._counts["accepted"] -= 1
             robot.cancel(job.order.id, time())
             raise
-        self._counts["accepted"] += 1
         self._changed(robot)
-        self._nudge.set()
 
     async def lookup(self, order_id: str) -> OrderStatus | None:
         """What the book says of an order; None when it never arrived (or ended more than ``keep_s`` ago)."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import celery
 
-from flatwater.memory.diagnosis import per
+from flatwater.memory.per_work import per
 from flatwater.memory.work import RUNNING, work_done
 
 app = celery.Celery("works", broker="memory://", backend="cache+memory://")

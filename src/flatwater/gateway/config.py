@@ -44,7 +44,8 @@ class Front(msgspec.Struct, frozen=True, kw_only=True):
     """What is asked of every request, and what is kept of it. ``trusted_proxies`` are networks (CIDR) whose Forwarded
     and X-Forwarded-* fields are continued; those of others are replaced. ``memo_entries``: how many heads of requests
     are known again by their bytes, 0 for none; longer ones than ``memo_head_bytes`` are not.
-    ``half_close_s``: how long a client that has closed its sending side may wait for an answer to begin."""
+    ``half_close_s``: how long a client that has closed its sending side may wait for an answer to begin.
+    ``max_message_bytes``: of a websocket under ASGI servers that know messages alone."""
 
     max_target_bytes: int = 8 * 1024
     max_head_bytes: int = 32 * 1024
@@ -60,6 +61,7 @@ class Front(msgspec.Struct, frozen=True, kw_only=True):
     max_tasks: int = 10_000
     linger_s: float = 1.0
     half_close_s: float = 1.0
+    max_message_bytes: int = 16 * 2**20
 
 
 class Cache(msgspec.Struct, frozen=True, kw_only=True):

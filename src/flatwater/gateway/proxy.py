@@ -24,6 +24,7 @@ from flatwater.gateway.shelf import MAX_INLINE_BYTES
 from flatwater.gateway.transit import LEFT, Receive, Record, Scope, Send, Transit, refuse
 from flatwater.gateway.tunnel import tunnel
 from flatwater.gateway.upstream import Upstream
+from flatwater.gateway.websocket import serve_websocket
 
 log = logging.getLogger(__name__)
 
@@ -96,8 +97,12 @@ class Proxy:
         self.heads.clear()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            limit = self._inspector.max_message_bytes
+            await serve_websocket(self, scope, receive, send, self._tasks, max_message_bytes=limit)
+            return
         if scope["type"] != "http":
-            await _other(scope, receive, send)
+            await _lifespan(receive, send)
             return
         transit = Transit(scope, receive, send)
         self.requests += 1
@@ -382,12 +387,8 @@ def _is_cached(request: Request) -> bool:
     return request.length == 0 or request.method not in (b"GET", b"HEAD")
 
 
-async def _other(scope: Scope, receive: Receive, send: Send) -> None:
-    """ASGI's other scopes: lifespan is acknowledged; websockets come as upgrades (see flatwater.gateway.front)."""
-    if scope["type"] == "websocket":
-        await receive()
-        await send({"type": "websocket.close", "code": 1011})
-        return
+async def _lifespan(receive: Receive, send: Send) -> None:
+    """It is acknowledged."""
     while True:
         event = await receive()
         await send({"type": event["type"] + ".complete"})

@@ -139,6 +139,7 @@ class Inspector:
 
     def __init__(self, front: Front) -> None:
         self._front = front
+        self.max_message_bytes = front.max_message_bytes
         self._max_target_bytes = front.max_target_bytes
         self.via = b"1.1 " + front.via.encode()
         networks = [ipaddress.ip_network(network) for network in front.trusted_proxies]

@@ -12,7 +12,9 @@ from flatwater.engine.engine import Engine
 from flatwater.errors import ConflictError, DefinitionError, InputError, NotFoundError
 from flatwater.store import run as runs
 from flatwater.store import step as steps
+from flatwater.store import waiter as waiters
 from flatwater.store.state import State
+from flatwater.store.tx import Tx
 from tests.engine.conftest import Open, Trace
 from tests.engine.plan import b, plan
 
@@ -45,6 +47,23 @@ async def test_a_waiting_run_leaves_memory_and_comes_back(open_engine: Open, tra
         await engine.publish("go", {"x": 7})
         assert (await engine.result(run_id, 60)).state == State.SUCCEEDED
     assert trace.calls == [("-1/1", None), ("-1/3", 7)]
+
+
+def _asked_to_pause(tx: Tx, run_id: str) -> None:
+    """As a process leaves a parked run that was woken, claimed and asked to pause, when it ends at once."""
+    update = "UPDATE run SET state = 'QUEUED', queue = 'ready', request = 'pause' WHERE id = ?"
+    tx.connection.execute(update, (run_id,))
+
+
+async def test_a_pause_found_at_the_claim_keeps_what_the_run_waits_for(open_engine: Open) -> None:
+    async with open_engine(park_after_s=0.05) as engine:
+        run_id = await submit(engine, b(1, "Await", {"event": "go"}))
+        await until(engine, run_id, State.WAITING)
+        before = (await engine.store.read(waiters.load, [run_id]))[run_id]
+        await engine.store.writer.call(_asked_to_pause, run_id)
+        engine.scheduler.ready()
+        await until(engine, run_id, State.PAUSED)
+        assert (await engine.store.read(waiters.load, [run_id]))[run_id] == before != []
 
 
 async def test_an_event_wakes_a_run_that_is_still_in_memory(open_engine: Open) -> None:

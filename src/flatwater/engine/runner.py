@@ -236,7 +236,8 @@ class Runner:
             wait = [
                 {"path": ending.error_path, "kind": "operator", "key": row.id, "reason": ending.error, "since": time()}
             ]
-        left_over = activation.waits.left_over() if activation.stopping is None else []
+        walked = ending.state == State.WAITING and activation.stopping is None  # else branches were not come to
+        left_over = activation.waits.left_over() if walked else []
         ops = activation.journal.drop(left_over)
         ops += [waiters.taken(row.id, path) for path in activation.waits.taken()]
         ops.append(runs.park(row.id, row.epoch, ending.state, dump(wait), ending.due_at))

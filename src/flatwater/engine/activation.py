@@ -231,7 +231,7 @@ class Activation:
             finally:
                 del failure
         reason = f"attempt {attempt + 1} of {retry.max_attempts} after: {failure.message}"
-        await self.sleep(f"{path}#retry{attempt}", retry.pause_s(attempt), reason)
+        await self.waits.sleep(f"{path}#retry{attempt}", retry.pause_s(attempt), reason)
         if node.branches:
             self._begin_afresh(node, path, attempt + 1)
         return attempt + 1
@@ -280,12 +280,8 @@ class Activation:
         """What earlier activations recorded of a block."""
         return self._memory.steps.get(path) if self._memory is not None else None
 
-    def attempts_around(self, path: str) -> str:
-        """Which attempts of the blocks around ``path`` these are, as text; empty when all are the first."""
-        found = [path[:end] for end, sign in enumerate(path) if sign in "/["]
-        return "".join(f"\n{around} {number}" for around in found if (number := self._attempt_of(around)) > 1)
-
-    def _attempt_of(self, path: str) -> int:
+    def attempt_of(self, path: str) -> int:
+        """Which attempt of a block that was begun this is."""
         step = self.past(path)
         return self._attempts.get(path) or (step.attempt if step is not None else 1)
 
@@ -344,12 +340,11 @@ class Activation:
         old = index - self.services.options.max_kept_iterations
         if old < 0:
             return
-        sources = self._sources.values()
-        waiting, self._old = [*self._old, f"{path}[{old}]"], []
+        read = self._sources.values()
+        waiting = [*self._old, f"{path}[{old}]"]
+        self._old = [prefix for prefix in waiting if any(within(source, prefix) for source in read)]
         for prefix in waiting:
-            if any(within(source, prefix) for source in sources):
-                self._old.append(prefix)
-            else:
+            if prefix not in self._old:
                 self.journal.forget(prefix)
 
     def publish_outputs(self, node: Node, path: str, outputs: dict[str, Any]) -> None:
@@ -369,10 +364,6 @@ class Activation:
     def join_copies(self, path: str, bases: Sequence[str]) -> None:
         for base in bases:
             self.context.join(base, path)
-
-    async def sleep(self, path: str, seconds: float, reason: str) -> None:
-        """Wait; in memory when it is short, else the run may leave memory meanwhile."""
-        await self.waits.sleep(path, seconds, reason)
 
     # ---- being stopped --------------------------------------------------------------------------
 

@@ -100,8 +100,9 @@ class Call:
             known = step.order_id
             if known is not None:
                 return known
-        around = self._run.attempts_around(self.path)
-        return order_id(self._run.id, self.path, self._run.row.attempt, self.attempt, around)
+        above = [self.path[:end] for end, sign in enumerate(self.path) if sign in "/["]
+        later = [f"\n{path} {number}" for path in above if (number := self._run.attempt_of(path)) > 1]
+        return order_id(self._run.id, self.path, self._run.row.attempt, self.attempt, "".join(later))
 
     @property
     def robot(self) -> str | None:

@@ -145,7 +145,7 @@ async def while_(run: Activation, node: Node, path: str) -> Outputs:
         params = run.evaluate(node, path)
         if params.get("runOnce"):
             return {"index": index}
-        await run.sleep(f"{path}[{index}]#", params["retryPeriod"] / 1000, "the next look at a condition")
+        await run.waits.sleep(f"{path}[{index}]#", params["retryPeriod"] / 1000, "the next look at a condition")
         run.forget_iteration(path, index)
         index += 1
 
@@ -232,7 +232,7 @@ async def stop_others(run: Activation, node: Node, path: str) -> Outputs:
 @walks("DelayBp")
 async def delay(run: Activation, node: Node, path: str) -> Outputs:
     seconds = run.evaluate(node, path)["timeMillis"] / 1000
-    await run.sleep(path, seconds, f"a delay of {seconds:g} s")
+    await run.waits.sleep(path, seconds, f"a delay of {seconds:g} s")
     return None
 
 

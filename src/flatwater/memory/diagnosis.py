@@ -28,7 +28,7 @@ from flatwater.memory.per_work import per
 from flatwater.memory.signature import signature
 from flatwater.memory.suspect import Suspect
 from flatwater.memory.target import Target
-from flatwater.memory.verdict import MIN_PYTHON, Evidence, Part, Verdict, idle_collector, judge
+from flatwater.memory.verdict import MIN_PYTHON, PAYLOAD, Evidence, Part, Verdict, idle_collector, judge
 from flatwater.memory.work import RUNNING
 from flatwater.quantity import size
 
@@ -196,6 +196,9 @@ class _Diagnosing:
             [one for one in found if not one.unreachable],
             room,
             container_per_s=sum(one.bytes_per_s for one in found if not one.weak and not one.unreachable),
+            payload_per_s=sum(
+                one.bytes_per_s for one in found if not one.weak and one.bytes_per_s >= PAYLOAD * one.per_s > 0
+            ),
             filling_per_s=filling,
             foreign=any(one.foreign >= FOREIGN * one.length > 0 for one in found if not one.weak),
             garbage=garbage,

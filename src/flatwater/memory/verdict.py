@@ -35,7 +35,9 @@ MIN_UNSEEN = 512 << 10
 MIN_FREE = 3 << 20
 """The same for free memory inside malloc's heaps: each thread that allocates has its own, which settle slowly."""
 MIN_CONTAINER = 4 << 10
-"""The same for what a container that grows steadily keeps alive."""
+"""The same for what a container that grows steadily keeps alive, when its entries have some size."""
+PAYLOAD = 256
+"""… in bytes: many small entries that become more are more often a vocabulary that is nearly complete."""
 MIN_PYTHON = 16 << 10
 """Growth of Python's own figures in the window, in bytes, below which it is noise: they are exact."""
 MIN_HELD = 16 << 20
@@ -87,12 +89,13 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     """All that the verdict rests on.
 
     ``points`` come from the kernel, ``inner`` from the process. ``object_bytes`` are all objects' shallow bytes at the
-    window's begin and end, ``container_per_s`` what its growing containers gain in bytes, ``filling_per_s`` what
-    those gain that have a bound (it is no growth), ``foreign`` whether their entries may own memory outside Python,
-    ``sought`` that two snapshots were compared and no holder was found, ``garbage`` the unreachable bytes at the end.
-    ``pinned`` is what Python's arenas keep resident beyond their blocks, at begin and end; ``returnable`` malloc's free
-    memory that is resident. ``collector`` (switched on) and ``thresholds`` say whether cycles are collected;
-    ``headroom`` is what is left up to ``limit``.
+    window's begin and end, ``container_per_s`` what its growing containers gain in bytes, ``payload_per_s`` those of
+    them whose entries have at least PAYLOAD bytes, ``filling_per_s`` what those gain that have a bound (it is no
+    growth), ``foreign`` whether their entries may own memory outside Python, ``sought`` that two snapshots were
+    compared and no holder was found, ``garbage`` the unreachable bytes at the end. ``pinned`` is what Python's arenas
+    keep resident beyond their blocks, at begin and end; ``returnable`` malloc's free memory that is resident.
+    ``collector`` (switched on) and ``thresholds`` say whether cycles are collected; ``headroom`` is what is left up to
+    ``limit``.
     """
 
     window_s: float
@@ -101,6 +104,7 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     object_bytes: tuple[int, int] = (0, 0)
     container_per_s: float = 0.0
     containers: int = 0
+    payload_per_s: float = 0.0
     filling_per_s: float = 0.0
     foreign: bool = False
     sought: bool = False
@@ -306,7 +310,7 @@ def _python(evidence: Evidence) -> Part | None:
     gained -= (1 + UNSURE) * evidence.filling_per_s
     held = evidence.container_per_s if evidence.containers else 0.0
     per_s = max(gained, held, 0.0)
-    sure = held * seconds >= MIN_CONTAINER
+    sure = min(held, evidence.payload_per_s) * seconds >= MIN_CONTAINER
     if not sure and per_s * seconds < (MIN_PYTHON if held else 4 * MIN_PYTHON):  # no holder shows: be surer
         return None
     waste = evidence.garbage / seconds

@@ -38,6 +38,8 @@ def install(
 
 class _Host:
     def __init__(self, huey: Any, limits: Limits, collect: bool, max_names: int) -> None:
+        from huey.exceptions import CancelExecution
+
         self._huey = huey
         self._consumer: weakref.ref[Any] | None = None
         self.worker = Worker(
@@ -49,6 +51,7 @@ class _Host:
             by_supervisor=True,
             max_names=max_names,
         )
+        self._cancel = CancelExecution
         self._create = huey.create_consumer
         huey.create_consumer = self._create_consumer
         huey.pre_execute("flatwater.guard")(self._before)
@@ -71,8 +74,6 @@ class _Host:
         self.worker.ready()
 
     def _before(self, task: Any) -> None:
-        from huey.exceptions import CancelExecution
-
         if self._huey.immediate:  # the task runs in whoever calls it, whose connections are its own
             return
         close_old_connections()
@@ -80,7 +81,7 @@ class _Host:
             self.worker.begin(task.name, task.id)
         except Quarantined as error:
             self._put_error(task.id, str(error))
-            raise CancelExecution(str(error), retry=False) from None
+            raise self._cancel(str(error), retry=False) from None
 
     def _after(self, task: Any, value: object, error: BaseException | None) -> None:
         if self._huey.immediate:

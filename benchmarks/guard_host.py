@@ -90,14 +90,10 @@ elif KIND in ("prefork", "threads"):
     app = Celery("bench", broker=URL)
     app.conf.update(task_ignore_result=True, worker_hijack_root_logger=False, broker_connection_retry_on_startup=True)
     guard = install_celery(app, soft=FAR)
-    receivers = [signal.receivers for signal in (signals.task_prerun, signals.task_postrun)]
-    full = [list(one) for one in receivers]
     measures: dict[bool, Any] = {}
 
     def turn_celery(on: bool) -> None:
         measures.setdefault(True, pool.mem_rss)
-        for one, all_of_it in zip(receivers, full, strict=True):
-            one[:] = all_of_it if on else []
         task = app.tasks["guard_host.work"]
         task.run = saved_run if on else getattr(saved_run, "__wrapped__", saved_run)
         task.__trace__ = clocked(build_tracer(task.name, task, app.loader, None, app=app))

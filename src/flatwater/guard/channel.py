@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from flatwater.quantity import size
 VARIABLE = "FLATWATER_GUARD"
 EVIDENCE = "FLATWATER_GUARD_EVIDENCE_BYTES"  # the level from which a worker tells who holds its memory
 MAX_BYTES = 60_000
+_MAX_NAME_BYTES = 107  # of a UNIX socket
 
 
 class Killed(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,12 +41,34 @@ class Killed(msgspec.Struct, frozen=True, kw_only=True):
         return "; ".join([f"{self.name} [{self.id}] was killed: {self.reason}", *figures, *held])
 
 
+@contextmanager
+def address(path: Path) -> Iterator[str]:
+    """How a socket is named: by its path, or where that is too long for a name (a deep TMPDIR), by its folder's
+    descriptor."""
+    if len(os.fsencode(path)) <= _MAX_NAME_BYTES:
+        yield str(path)
+        return
+    folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{folder}/{path.name}"
+    finally:
+        os.close(folder)
+
+
+def receiver(path: Path) -> socket.socket:
+    """The supervisor's end, which never blocks."""
+    end = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+    with address(path) as name:
+        end.bind(name)
+    return end
+
+
 class Channel:
     """The worker's end. Sending never blocks: what does not fit is dropped and counted."""
 
     def __init__(self, path: str) -> None:
-        self.folder = Path(path).parent
-        self._path = path
+        self._path = Path(path)
+        self.folder = self._path.parent
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
         self._socket.setblocking(False)
         self._process = {"pid": os.getpid(), "start": started(os.getpid())}
@@ -56,7 +79,8 @@ class Channel:
         data = msgspec.json.encode({"t": topic, **self._process, **fields})
         try:
             if len(data) <= MAX_BYTES:
-                self._socket.sendto(data, self._path)
+                with address(self._path) as name:
+                    self._socket.sendto(data, name)
                 return True
         except OSError:
             pass

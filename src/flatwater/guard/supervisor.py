@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 
 from flatwater.bounded import check_bound
-from flatwater.guard.channel import EVIDENCE, VARIABLE, Killed
+from flatwater.guard.channel import EVIDENCE, VARIABLE, Killed, receiver
 from flatwater.guard.flight import dead, read, started
 from flatwater.guard.instance import Instance, tree
 from flatwater.guard.language import warm_signal
@@ -97,8 +97,7 @@ class Supervisor:
         self._warm = warm or warm_signal(command)
         self._slots = [_Slot(number, back_off()) for number in range(count)]
         self._folder = make_folder()
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
-        self._socket.bind(str(self._folder / "socket"))
+        self._socket = receiver(self._folder / "socket")
         self._settle_s, self._rest_s, self._ready_s = settle_s, rest_s, ready_s
         self._tell = False  # whether workers of this command tell when they take tasks
         self._unit = Unit(count, os.environ)

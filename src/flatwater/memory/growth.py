@@ -7,6 +7,7 @@ both for this process. Addresses stay with the caller: reports name a container 
 from __future__ import annotations
 
 import os
+import random
 import time
 from array import array
 from collections.abc import Sequence
@@ -149,7 +150,7 @@ class _Observer:
         seconds = end - self.begun
         wait = interval_s or max(seconds / _SAMPLES, min(cost / _STOPPED, seconds / _FEWEST))
         while (now := time.monotonic()) + wait / 2 <= end:
-            time.sleep(min(wait, max(end - now, 0.0)))
+            time.sleep(min(_uneven(wait), max(end - now, 0.0)))
             self.look()
             self.prune()
 
@@ -163,7 +164,7 @@ class _Observer:
         self.target.ask("hold", addresses=grown)
         try:
             while time.monotonic() < end:
-                time.sleep(min(seconds / _SAMPLES, max(0.0, end - time.monotonic())))
+                time.sleep(min(_uneven(seconds / _SAMPLES), max(0.0, end - time.monotonic())))
                 self._read(grown)
             self.look()
             self.prune()
@@ -212,6 +213,11 @@ def observe(target: Target, seconds: float, interval_s: float | None = None, mis
         observer.usage,
         missing,
     )
+
+
+def _uneven(seconds: float) -> float:
+    """About so long: at even intervals what goes up and down as evenly could seem to rise."""
+    return seconds * random.uniform(0.6, 1.4)  # noqa: S311 (no secret)
 
 
 def growing(observation: Observation) -> list[Growing]:

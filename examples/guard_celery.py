@@ -26,7 +26,7 @@ def read_order(number):
 
 @app.task(name="shop.send_mail")
 def send_mail(number):
-    time.sleep(0.01)
+    time.sleep(0.04)
 
 
 if __name__ == "__main__":

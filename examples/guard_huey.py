@@ -24,7 +24,7 @@ def read_order(number):
 
 @huey.task()
 def send_mail(number):
-    time.sleep(0.01)
+    time.sleep(0.04)
 
 
 def fill():

@@ -118,7 +118,7 @@ async def test_a_loading_that_fails_is_tried_once_more(open_hall: Open):
     async with open_hall(failures=(rule,)) as (engine, fleet, demo):
         await demo.install()
         outcomes: Counter[Any] = Counter()
-        for _ in range(12):
+        for _ in range(60):
             run = await engine.submit("hall-ship", {"speed": SPEED})
             outcome = await engine.result(run, 60)
             outcomes[outcome.state, outcome.outputs.get("caught")] += 1
@@ -127,6 +127,8 @@ async def test_a_loading_that_fails_is_tried_once_more(open_hall: Open):
             else:
                 assert "ForkLoad at FLOW" in (outcome.error or "")
             assert await check(engine.store) == []
+            if outcomes[State.SUCCEEDED, True] and outcomes.total() >= 6:
+                break  # one in four is such a run
         assert outcomes[State.SUCCEEDED, True] > 0, outcomes
         assert fleet.statistics().failed >= outcomes[State.SUCCEEDED, True]
         await wind_down(engine)

@@ -59,13 +59,15 @@ async def test_triggers_fire_when_due_and_count_their_runs(store: Store) -> None
     assert (due.id, due.enabled, due.max_pending) == ("soon", True, 2)
     runs = [await started(store, trigger_id="soon") for _ in range(3)]
     assert await store.read(trigger.pending, "soon") == 3
-    await store.writer.put(run.end(runs[0].id, 1, "SUCCEEDED", NOW))
-    assert await store.read(trigger.pending, "soon") == 2
+    assert not await store.writer.call(trigger.fire, due, new_run(trigger_id="soon"), NOW + 5, NOW + 6), "left out"
+    await store.writer.put(run.end(runs[0].id, 1, "SUCCEEDED", NOW), run.end(runs[1].id, 1, "SUCCEEDED", NOW))
+    assert await store.read(trigger.pending, "soon") == 1
     assert await store.read(trigger.pending, "soon", 1) == 1
-    await store.writer.call(trigger.fired, "soon", runs[2].id, NOW, NOW + 6)
-    await store.writer.call(trigger.fired, "soon", None, NOW + 6, NOW + 11)
+    new, again = new_run(trigger_id="soon"), await store.read(trigger.get, "soon")
+    assert await store.writer.call(trigger.fire, again, new, NOW + 6, NOW + 11)
     found = await store.read(trigger.get, "soon")
-    assert (found.last_run_id, found.last_at, found.next_at) == (runs[2].id, NOW + 6, NOW + 11)
+    assert (found.last_run_id, found.last_at, found.next_at) == (new.id, NOW + 6, NOW + 11)
+    assert (await store.read(run.get, new.id)).state == "QUEUED"
     assert [one.id for one in await store.read(trigger.page)] == ["late", "never", "off", "soon"]
     await store.writer.call(trigger.delete, "soon")
     with pytest.raises(NotFoundError, match="soon"):

@@ -19,6 +19,7 @@ from flatwater.bounded import Ledger
 from flatwater.errors import DamagedError, SettingError, StoreError, StoreFullError
 from flatwater.store import Store, StoreOptions, cache, migrate, run, variable, worker
 from flatwater.store.dialect import choose
+from flatwater.store.thread import in_thread
 from flatwater.store.tx import Tx
 
 QUICK = StoreOptions(busy_timeout_s=0.05, retry_s=0.02, max_retry_s=0.1, close_s=0.5)
@@ -227,13 +228,13 @@ async def test_the_database_of_another_program_is_left_alone(store_url: str, led
 async def test_another_schema_is_refused(store_url: str, ledger: Ledger, found: str, hint: str) -> None:
     async with Store.open(store_url, ledger=ledger):
         pass
-    set_version(store_url, found)
+    await in_thread(set_version, store_url, found)
     try:
         with pytest.raises(StoreError, match=hint):
             async with Store.open(store_url, ledger=ledger):
                 pass
     finally:
-        set_version(store_url, migrate.HEAD)
+        await in_thread(set_version, store_url, migrate.HEAD)
 
 
 def set_version(url: str, version: str) -> None:

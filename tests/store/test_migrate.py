@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from flatwater.bounded import Ledger
 from flatwater.errors import StoreError
 from flatwater.store import Store, migrate, run
 from flatwater.store.dialect import choose
+from flatwater.store.thread import in_thread
 
 
 @pytest.fixture(params=DATABASES)
@@ -61,15 +63,15 @@ def _options(index: Index) -> dict[str, str]:
 
 
 async def test_migrations_lead_to_the_metadata(fresh_url: str, ledger: Ledger) -> None:
-    run_all_migrations(fresh_url)
-    assert migrate.check(fresh_url) == []
-    migrated = described(fresh_url)
+    await in_thread(run_all_migrations, fresh_url)
+    assert await in_thread(migrate.check, fresh_url) == []
+    migrated = await in_thread(described, fresh_url)
     async with Store.open(fresh_url, ledger=ledger) as store:
         await store.writer.put(run.insert(new_run()))
-    empty_again(fresh_url)
+    await in_thread(empty_again, fresh_url)
     async with Store.open(fresh_url, ledger=ledger):
         pass
-    assert described(fresh_url) == migrated
+    assert await in_thread(described, fresh_url) == migrated
     assert len(migrated) >= 15
 
 
@@ -84,6 +86,34 @@ def empty_again(url: str) -> None:
 def test_the_program_wants_the_newest_migration() -> None:
     scripts = ScriptDirectory(str(Path(migrate.__file__).parent / "migrations"))
     assert scripts.get_heads() == [migrate.HEAD]
+
+
+async def test_processes_that_come_at_once_to_an_empty_database_find_it_made(fresh_url: str) -> None:
+    stores = [Store.open(fresh_url) for _ in range(4)]
+    found = await asyncio.gather(*(store.__aenter__() for store in stores), return_exceptions=True)
+    for store in found:
+        if isinstance(store, Store):
+            await store.close()
+    assert [error for error in found if isinstance(error, BaseException)] == []
+    assert await in_thread(migrate.check, fresh_url) == []
+
+
+async def test_tables_whose_maker_died_are_made_anew(mariadb_url: str) -> None:
+    dialect = choose(mariadb_url)
+    connection = dialect.connect()
+    dialect.execute(connection, f"CREATE TABLE {migrate.VERSION_TABLE} (version_num VARCHAR(32) NOT NULL)", {})
+    for statement in migrate.ddl(dialect)[:5]:
+        dialect.execute(connection, statement, {})
+    dialect.close(connection)
+    async with Store.open(mariadb_url) as store:
+        await store.writer.put(run.insert(new_run()))
+    assert migrate.check(mariadb_url) == []
+    connection = dialect.connect()
+    dialect.execute(connection, f"DELETE FROM {migrate.VERSION_TABLE}", {})
+    dialect.close(connection)
+    with pytest.raises(StoreError, match="no version, but rows in run"):
+        async with Store.open(mariadb_url):
+            pass
 
 
 def test_upgrading_an_empty_or_a_current_database(fresh_url: str) -> None:

@@ -111,6 +111,31 @@ async def test_what_suits(store: Store, want: Want, expected: str | None) -> Non
     assert await acquire(store, want, (await started(store)).id) == expected
 
 
+async def test_a_place_counts_all_who_may_take_the_same_before(store: Store) -> None:
+    await store.writer.call(site.save, [SiteSpec(id="B", group_name="BUF"), SiteSpec(id="C", group_name="OUT")], NOW)
+    owner = await started(store)
+    for site_id in ("B", "C"):
+        assert await acquire(store, Want(site_id=site_id), owner.id, f"-1/{site_id}") == site_id
+    wants = {
+        Want(groups=("BUF",), filled=False): 1,
+        Want(filled=False): 2,
+        Want(groups=("OUT",), filled=False): 2,
+        Want(groups=("OUT",), filled=False, tags=("cold",)): 3,
+        Want(groups=("BUF", "OUT")): 5,
+        Want(groups=("OUT",), filled=True): 2,
+        Want(filled=False, lock=False): 6,
+        Want(locked=None, lock=False, groups=("HALL",)): 1,
+        Want(dense=True, groups=("BUF",), content="bolts"): 4,
+        Want(site_id="B", content="nuts", text="Q"): 7,
+    }
+    waiting = {}
+    for position, want in enumerate(wants):
+        waiting[want] = await parked(store)
+        assert await acquire(store, want, waiting[want], at=NOW + position) is None
+    assert {want: await store.read(waiter.place, run_id, "-1/1") for want, run_id in waiting.items()} == wants
+    assert await store.read(waiter.place, waiting[Want(filled=False, lock=False)], "-1/1", 3) == 4, "the cap"
+
+
 async def test_those_who_wait_are_served_by_rank_and_arrival(store: Store) -> None:
     await store.writer.call(site.save, [SiteSpec(id="S", group_name="G")], NOW)
     owner = await started(store)
@@ -128,6 +153,24 @@ async def test_those_who_wait_are_served_by_rank_and_arrival(store: Store) -> No
     assert order == [waiting[1], waiting[2], waiting[0], waiting[3]]
     assert await store.read(run.ready_count, 99) == 4, "each was parked and is ready now"
     assert await store.writer.call(site.release, holder, NOW) == []
+
+
+async def test_places_come_true(store: Store) -> None:
+    """Two who want to take the same are first and second; who only looks is served with the next, in nobody's way."""
+    await store.writer.call(site.save, [SiteSpec(id="S", group_name="G")], NOW)
+    holder = (await started(store)).id
+    assert await acquire(store, Want(site_id="S"), holder) == "S"
+    take, look = Want(groups=("G",), filled=False), Want(groups=("G",), filled=False, lock=False)
+    waiting = [await parked(store) for _ in range(6)]
+    for position, want in enumerate((look, look, take, look, take, look)):
+        assert await acquire(store, want, waiting[position], at=NOW + position) is None
+    for expected in ([1, 1, 1, 2, 2, 3], [1, 1, 2], [1]):
+        places = [await store.read(waiter.place, run_id, "-1/1") for run_id in waiting]
+        assert places == expected
+        served = [run_id for run_id, _ in chosen(await store.writer.call(site.release, holder, NOW))]
+        assert served == waiting[: places.count(1)]
+        waiting, holder = waiting[len(served) :], served[-1]
+    assert waiting == []
 
 
 async def test_a_granted_site_is_taken_at_the_next_activation(store: Store) -> None:

@@ -13,6 +13,7 @@ import msgspec
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from tests.long import often
 from tests.store.conftest import new_run
 
 from flatwater.store import migrate, run, site, waiter
@@ -248,4 +249,4 @@ class SiteMachine(RuleBasedStateMachine):
 
 
 TestSites = SiteMachine.TestCase
-TestSites.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestSites.settings = settings(max_examples=often(120), stateful_step_count=40, deadline=None)

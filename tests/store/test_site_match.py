@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from flatwater.store.site import Site, Want
 from flatwater.store.site_lane import get_cell, put_cell
-from flatwater.store.site_match import key_of, keys_for, natural_key, suits
+from flatwater.store.site_match import compete, compete_under_key, key_of, keys_for, natural_key, suits
 
 SKUS = (None, "SKU-1", "SKU-2", "*", "=|*")
 names = st.sampled_from(["A_1", "A_2", "B|1", "*"])
@@ -106,6 +106,25 @@ def test_a_site_is_offered_under_the_key_of_every_want_it_suits(want: Want, cand
 def test_wants_of_one_key_ask_for_the_same(one: Want, other: Want) -> None:
     if key_of(one) == key_of(other) and one.locked is False and other.locked is False:
         assert (one.site_id, one.filled, one.content) == (other.site_id, other.filled, other.content)
+
+
+@given(wants, wants, sites)
+def test_whoever_may_take_a_site_before_is_counted(want: Want, ahead: Want, candidate: Site) -> None:
+    if suits(want, candidate) and suits(ahead, candidate) and ahead.claims and want.locked is False:
+        assert compete(want, ahead)
+
+
+@given(wants, wants, wants)
+def test_what_a_key_rules_out_competes_with_none_under_it(want: Want, ahead: Want, sample: Want) -> None:
+    if key_of(ahead) == key_of(sample) and compete(want, ahead):
+        assert compete_under_key(want, sample)
+
+
+def test_those_who_can_never_meet_do_not_compete() -> None:
+    empty = Want(groups=("BUF",), filled=False)
+    others = [Want(groups=("OUT",)), Want(filled=True), Want(filled=False, lock=False)]
+    assert not any(compete(empty, other) for other in others)
+    assert not compete(Want(locked=True, lock=False), Want()), "it looks among the locked"
 
 
 def test_long_names_still_make_a_key() -> None:

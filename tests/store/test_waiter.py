@@ -49,6 +49,19 @@ async def test_waiting_again_for_a_child_does_not_lose_its_outcome(store: Store)
     assert await store.writer.call(waiter.add, waits(parent.id, "child", child.id)) is not None
 
 
+async def test_keys_are_told_once_each_while_somebody_waits(store: Store) -> None:
+    one, other = await started(store), await started(store)
+    for owner, path, kind, key in (
+        (one, "-1/1", "modbus", "b"), (one, "-1/2", "modbus", "a"), (other, "-1/1", "modbus", "b"),
+        (other, "-1/2", "modbus", "c"), (other, "-1/3", "event", "d"),
+    ):  # fmt: skip
+        store.writer.put(waiter.put(owner.id, path, kind, key, NOW, 0.0))
+    assert await store.writer.call(waiter.keys, "modbus", 10) == ["a", "b", "c"]
+    assert await store.writer.call(waiter.keys, "modbus", 2) == ["a", "b"]
+    assert len(await store.writer.call(waiter.grant, "modbus", "b", "1")) == 2
+    assert await store.writer.call(waiter.keys, "modbus", 10) == ["a", "c"]
+
+
 async def test_an_event_goes_to_all_who_wait_for_it(store: Store) -> None:
     parked, running = await started(store), await started(store)
     for one in (parked, running):
@@ -89,6 +102,17 @@ async def test_places(store: Store) -> None:
     assert await store.read(waiter.place, runs[0].id, "-1/1", 2) == 3, "counted no further than the cap"
     with pytest.raises(NotFoundError):
         await store.read(waiter.place, runs[0].id, "-1/9")
+
+
+async def test_those_who_came_at_the_same_time_have_different_places(store: Store) -> None:
+    new, other = sorted([(await started(store)).id, (await started(store)).id])
+    for run_id, path in ((other, "-1/1"), (new, "-1/2"), (new, "-1/1")):
+        store.writer.put(waiter.put(run_id, path, "robot", "any", NOW, 0.0))
+    await store.writer.flush()
+    order = [(new, "-1/1"), (new, "-1/2"), (other, "-1/1")]
+    assert [await store.read(waiter.place, *place) for place in order] == [1, 2, 3]
+    served = await store.writer.call(waiter.grant, "robot", "any", "{}")
+    assert [(one.run_id, one.path) for one in served] == order, "as they are served"
 
 
 async def test_deleting(store: Store) -> None:

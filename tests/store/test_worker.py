@@ -6,7 +6,9 @@ import asyncio
 import signal
 import subprocess
 import sys
+import threading
 import time
+from typing import Any
 
 import pytest
 from tests.store.conftest import new_run, started
@@ -95,6 +97,39 @@ async def test_whoever_misses_its_lease_is_fenced(store_url: str, ledger: Ledger
         await slow.join()
         await slow.writer.put(run.insert(new_run()))
         assert len(await slow.read(worker.page)) == 2
+
+
+@pytest.mark.parametrize("database", ["postgres_url", "mariadb_url"])
+async def test_whoever_stops_inside_a_batch_does_not_hold_up_the_others(
+    request: pytest.FixtureRequest, ledger: Ledger, database: str
+) -> None:
+    """As a process does that gets SIGSTOP: the server ends its transaction; later it does it again."""
+    url, go_on, stopped = request.getfixturevalue(database), threading.Event(), threading.Event()
+    async with (
+        Store.open(url, StoreOptions(busy_timeout_s=0.2), ledger) as slow,
+        Store.open(url, ledger=Ledger()) as other,
+    ):
+        await slow.join()
+        commit = slow.dialect.commit
+
+        def stop(connection: Any) -> None:
+            if not stopped.is_set():
+                stopped.set()
+                go_on.wait(60)
+            commit(connection)
+
+        slow.dialect.commit = stop  # type: ignore[method-assign]
+        held, free = new_run(), new_run()
+        late = slow.writer.put(run.insert(held))
+        try:
+            await asyncio.to_thread(stopped.wait, 10)
+            async with asyncio.timeout(30):
+                await other.writer.put(run.insert(free))
+            assert set(await other.read(run.states, [held.id, free.id])) == {free.id}
+        finally:
+            go_on.set()
+        await late
+        assert set(await other.read(run.states, [held.id, free.id])) == {held.id, free.id}
 
 
 async def test_the_lease_is_renewed_while_idle(store_url: str, ledger: Ledger) -> None:

@@ -35,6 +35,10 @@ class Notifier:
     def stopping(self, status: str) -> None:
         self._send(f"STOPPING=1\nSTATUS={status}")
 
+    def extend(self, seconds: float) -> None:
+        """Ask for so much more time to start or stop; counts only when the unit's own time is over."""
+        self._send(f"EXTEND_TIMEOUT_USEC={int(seconds * 1e6)}")
+
     def alive(self) -> None:
         self._send("WATCHDOG=1")
 

@@ -13,6 +13,8 @@ from flatwater.store.dialect import Connection, Dialect, choose
 from flatwater.store.migrations import HEAD
 
 VERSION_TABLE = "alembic_version"
+UNFINISHED = "none"
+"""The revision of a database whose tables are being created, or were when somebody died (MariaDB undoes none)."""
 
 
 def prepare(dialect: Dialect, connection: Connection) -> None:
@@ -22,7 +24,7 @@ def prepare(dialect: Dialect, connection: Connection) -> None:
         StoreError: another version, or a database of something else.
     """
     found = version(dialect, connection)
-    if found is None:
+    if found in (None, UNFINISHED):
         found = _create(dialect, connection)
     if found != HEAD:
         older = found < HEAD
@@ -35,7 +37,7 @@ def version(dialect: Dialect, connection: Connection) -> str | None:
     tables = dialect.tables(connection)
     if VERSION_TABLE in tables:
         row = dialect.execute(connection, f"SELECT version_num FROM {VERSION_TABLE}", {}).fetchone()  # noqa: S608
-        return str(row[0]) if row else "none"
+        return str(row[0]) if row else UNFINISHED
     if tables:
         some = ", ".join(sorted(tables)[:3])
         raise StoreError(
@@ -45,16 +47,35 @@ def version(dialect: Dialect, connection: Connection) -> str | None:
 
 
 def _create(dialect: Dialect, connection: Connection) -> str:
-    """All tables at once, or none. Of several processes that come at the same time, one creates."""
+    """All tables at once, or none. Of several processes that come at the same time, one creates.
+
+    The table of the version comes first and its row last: where others see each table as it comes, they see that
+    this one is not done, and wait for it.
+    """
     with dialect.exclusive(connection):
         found = version(dialect, connection)
-        if found is not None:
+        if found not in (None, UNFINISHED):
             return found
+        if found is None:
+            columns = "version_num VARCHAR(32) NOT NULL PRIMARY KEY"
+            dialect.execute(connection, f"CREATE TABLE {VERSION_TABLE} ({columns})", {})
+        else:
+            _clear(dialect, connection)
         for statement in ddl(dialect):
             dialect.execute(connection, statement, {})
-        dialect.execute(connection, f"CREATE TABLE {VERSION_TABLE} (version_num VARCHAR(32) NOT NULL PRIMARY KEY)", {})
         dialect.execute(connection, f"INSERT INTO {VERSION_TABLE} VALUES ('{HEAD}')", {})  # noqa: S608
     return HEAD
+
+
+def _clear(dialect: Dialect, connection: Connection) -> None:
+    """Remove the empty tables that an unfinished creation has left. Raises StoreError when one is not empty."""
+    for table in sorted(dialect.tables(connection) & schema.metadata.tables.keys()):
+        name = dialect.sql.identifier_preparer.quote(table)
+        if dialect.execute(connection, f"SELECT 1 FROM {name} LIMIT 1", {}).fetchone():  # noqa: S608
+            raise StoreError(
+                f"the database has no version, but rows in {table}", where=dialect.place, hint="restore a backup"
+            )
+        dialect.execute(connection, f"DROP TABLE {name}", {})
 
 
 def ddl(dialect: Dialect) -> list[str]:

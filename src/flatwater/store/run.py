@@ -263,6 +263,12 @@ def submit(tx: Tx, new: NewRun) -> Submitted:
     return Submitted(new.id, created=True)
 
 
+def named(tx: Tx, out_order_no: str) -> str | None:
+    """The id of the run with that key."""
+    found = tx.first(_NAMED, out_order_no=out_order_no)
+    return None if found is None else str(found[0])
+
+
 def set_out_order_no(tx: Tx, run_id: str, epoch: int, text: str) -> None:
     """Name a run that is under way. Raises ConflictError when another run has that name, FencedError."""
     found = tx.first(_NAMED, out_order_no=text)

@@ -10,6 +10,8 @@ import hashlib
 import re
 from itertools import product
 
+import msgspec
+
 from flatwater.store.site_record import Site, Want
 
 _DIGITS = re.compile(r"\d+")
@@ -35,6 +37,30 @@ def suits(want: Want, site: Site) -> bool:
         and (want.map_id is None or want.map_id == site.map_id)
         and set(want.tags) <= set(site.tags)
     )
+
+
+def compete(want: Want, ahead: Want) -> bool:
+    """Whether the one who is `ahead` may take a site that `want` would be given, as far as the wants tell.
+
+    Tags are no distinction: a site may have them all. Who only looks takes nothing, and what is locked is not taken.
+    """
+    either = (
+        (want.site_id, ahead.site_id), (want.filled, ahead.filled), (want.content, ahead.content),
+        (want.dense, ahead.dense), (want.map_id, ahead.map_id),
+    )  # fmt: skip
+    return (
+        ahead.claims
+        and want.locked is False
+        and all(mine is None or its is None or mine == its for mine, its in either)
+        and (not want.groups or not ahead.groups or not set(want.groups).isdisjoint(ahead.groups))
+    )
+
+
+def compete_under_key(want: Want, ahead: Want) -> bool:
+    """Whether `want` may compete with any that is filed under the same key as `ahead`."""
+    groups = ahead.groups if len(ahead.groups) == 1 else ()
+    dense = True if ahead.dense else None
+    return compete(want, msgspec.structs.replace(ahead, groups=groups, dense=dense, map_id=None, lock=True))
 
 
 def key_of(want: Want) -> str:

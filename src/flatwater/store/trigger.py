@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Literal, TypeAlias
+
 import msgspec
-from sqlalchemy import bindparam, func, select, update
+from sqlalchemy import bindparam, func, or_, select, update
 from sqlalchemy import delete as sql_delete
 
 from flatwater.errors import NotFoundError
-from flatwater.store import schema
+from flatwater.store import run, schema
 from flatwater.store.commit import refusable
+from flatwater.store.run_record import NewRun
 from flatwater.store.statement import Statement
 from flatwater.store.tx import Query, Tx
 
 
 class Trigger(msgspec.Struct, frozen=True, kw_only=True):
-    """`kind` is interval (`spec` = seconds), cron or event (`spec` = its name). `inputs` is JSON text. It fires only
-    while fewer than `max_pending` of its runs have not ended."""
+    """`kind` is interval (`spec` = seconds), cron, event (`spec` = its name) or a user's. `inputs` is JSON text. It
+    fires only while fewer than `max_pending` of its runs have not ended."""
 
     id: str
     definition_id: str
@@ -29,6 +33,8 @@ class Trigger(msgspec.Struct, frozen=True, kw_only=True):
     last_at: float | None = None
     max_pending: int = 1
 
+
+Told: TypeAlias = Literal["started", "known", "full", "gone"]
 
 _t, _r = schema.trigger, schema.run
 _FIELDS = Trigger.__struct_fields__
@@ -46,14 +52,16 @@ _OF_EVENT = Query(
     select(*_COLUMNS).where(_t.c.kind == "event", _t.c.spec == bindparam("name"), _t.c.enabled == 1).order_by(_t.c.id)
 )
 _NEXT = Query(select(func.min(_t.c.next_at)).where(_t.c.enabled == 1))
-_FIRED = Query(
+_FIRED = (
     update(_t)
-    .where(_t.c.id == bindparam("trigger_id"))
+    .where(_t.c.id == bindparam("trigger_id"), _t.c.enabled == 1)
     .values(
         last_run_id=func.coalesce(bindparam("run_id"), _t.c.last_run_id), last_at=bindparam("at"),
         next_at=bindparam("new_next_at"),
     )
 )  # fmt: skip
+_FIRED_BY_EVENT = Query(_FIRED.where(_t.c.next_at.is_(None)))
+_FIRED_BY_TIME = Query(_FIRED.where(_t.c.next_at == bindparam("seen")))
 _PENDING = Query(
     select(func.count()).select_from(
         select(_r.c.id)
@@ -94,7 +102,7 @@ def delete(tx: Tx, trigger_id: str) -> None:
 
 
 def due(tx: Tx, now: float, limit: int = 100) -> list[Trigger]:
-    """Those whose time has come, the most overdue first. Call `fired` for each in the same transaction."""
+    """Those whose time has come, the most overdue first: `fire` each."""
     return [_trigger(row) for row in tx.all(_DUE, now=now, count=limit)]
 
 
@@ -103,15 +111,54 @@ def of_event(tx: Tx, name: str) -> list[Trigger]:
     return [_trigger(row) for row in tx.all(_OF_EVENT, name=name)]
 
 
+def of_kinds(tx: Tx, kinds: Sequence[str], limit: int) -> list[Trigger]:
+    """The enabled triggers of these kinds, by id."""
+    wanted = or_(*(_t.c.kind == kind for kind in kinds))
+    query = select(*_COLUMNS).where(wanted, _t.c.enabled == 1).order_by(_t.c.id).limit(limit)
+    return [_trigger(row) for row in tx.all(query)]
+
+
 def next_at(tx: Tx) -> float | None:
     """When the next trigger becomes due."""
     at: float | None = tx.value(_NEXT)
     return at
 
 
-def fired(tx: Tx, trigger_id: str, run_id: str | None, at: float, next_at: float | None) -> None:
-    """It fired at `at` and started `run_id` (None: it was skipped, for enough of its runs were pending)."""
-    tx.run(_FIRED, trigger_id=trigger_id, run_id=run_id, at=at, new_next_at=next_at)
+@refusable
+def fire(tx: Tx, trigger: Trigger, new: NewRun | None, at: float, next_at: float | None) -> bool:
+    """Fire a trigger at `at`, as it was read; its time moves on to `next_at`. Returns whether `new` has been stored.
+
+    It is not when `max_pending` of the trigger's runs have not ended; None: there is nothing to start. And nothing at
+    all happens when the trigger is not as it was read: of several processes that saw it due, one fires it.
+    """
+    if new is not None and pending(tx, trigger.id, trigger.max_pending) >= trigger.max_pending:
+        new = None
+    given = {"trigger_id": trigger.id, "run_id": new.id if new is not None else None, "at": at, "new_next_at": next_at}
+    if trigger.next_at is None:
+        fired = tx.run(_FIRED_BY_EVENT, **given)
+    else:
+        fired = tx.run(_FIRED_BY_TIME, seen=trigger.next_at, **given)
+    if not fired or new is None:
+        return False
+    tx.apply(run.insert(new))
+    return True
+
+
+@refusable
+def tell(tx: Tx, trigger: Trigger, new: NewRun, at: float) -> Told:
+    """Start the run of something that a source has told, unless its `out_order_no` has started one already.
+
+    "full": `max_pending` of the trigger's runs have not ended; "gone": it is no longer there, or rests. Then, and for
+    what is "known", nothing has changed.
+    """
+    if new.out_order_no is not None and run.named(tx, new.out_order_no) is not None:
+        return "known"
+    if pending(tx, trigger.id, trigger.max_pending) >= trigger.max_pending:
+        return "full"
+    if not tx.run(_FIRED_BY_EVENT, trigger_id=trigger.id, run_id=new.id, at=at, new_next_at=None):
+        return "gone"
+    tx.apply(run.insert(new))
+    return "started"
 
 
 def pending(tx: Tx, trigger_id: str, cap: int = 1000) -> int:

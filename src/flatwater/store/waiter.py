@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import msgspec
-from sqlalchemy import bindparam, func, literal_column, or_, select, update
+from sqlalchemy import Double, String, and_, bindparam, func, literal_column, select, tuple_, update
 
 from flatwater.errors import NotFoundError
 from flatwater.store import schema
 from flatwater.store.claim import READY, wake
 from flatwater.store.dialect import members
 from flatwater.store.run_record import Grant
+from flatwater.store.site_match import compete, compete_under_key
+from flatwater.store.site_record import Want
 from flatwater.store.state import ENDED, State
 from flatwater.store.statement import Op, Statement
 from flatwater.store.tx import Query, Tx
 
 
 class Waiter(msgspec.Struct, frozen=True):
-    """`kind` is site, timer, child, event or robot; `key` what a grant looks for: a child's run id, an event's name,
-    a site's matching key (`site_match.key_of`). `want` and `granted` are JSON text. The least (rank, since)
-    is first."""
+    """`kind` is one of `KINDS`; `key` what a grant looks for: a child's run id, an event's name, a condition, a site's
+    matching key (`site_match.key_of`). `want` and `granted` are JSON text. The least (rank, since) is first."""
 
     run_id: str
     path: str
@@ -34,10 +36,10 @@ class Waiter(msgspec.Struct, frozen=True):
     granted: str | None = None
 
 
-KINDS = ("site", "timer", "child", "event", "robot")
+KINDS = ("site", "timer", "child", "event", "robot", "modbus")
 __all__ = [
-    "Grant", "Waiter", "add", "child_ended", "delete", "get", "give", "grant", "grant_parent", "granted", "load",
-    "mark", "outcome", "place", "put", "take", "taken", "waken",
+    "Grant", "Waiter", "add", "child_ended", "delete", "get", "give", "grant", "grant_parent", "granted", "keys",
+    "load", "mark", "outcome", "place", "put", "take", "taken", "waken",
 ]  # fmt: skip
 
 _w, _r = schema.waiter, schema.run
@@ -65,6 +67,11 @@ _WAITING = Query(
     .where(*_QUEUED)
     .order_by(_w.c.rank, _w.c.since, _w.c.run_id, _w.c.path)
     .limit(bindparam("count"))
+)
+_NEXT_KEY = Query(
+    select(func.min(_w.c.key)).where(
+        _w.c.kind == bindparam("want_kind"), _w.c.granted.is_(None), _w.c.key > bindparam("after_key")
+    )
 )
 _GRANTED = Query(
     select(_w.c.run_id, _w.c.path, _w.c.granted, _r.c.worker, _w.c.since)
@@ -98,20 +105,27 @@ _COUNT = Query(
         .subquery()
     )
 )
+_BEFORE_ME = and_(  # as they are served: two that came at the same time have not the same place
+    _w.c.rank <= bindparam("my_rank", type_=Double),  # lets the index seek; the tuple decides
+    tuple_(_w.c.rank, _w.c.since, _w.c.run_id, _w.c.path)
+    < tuple_(
+        bindparam("my_rank", type_=Double),
+        bindparam("my_since", type_=Double),
+        bindparam("my_run", type_=String),
+        bindparam("my_path", type_=String),
+    ),
+)
 _AHEAD = Query(
     select(func.count()).select_from(
-        select(literal_column("1"))
-        .where(
-            *_QUEUED,
-            or_(
-                _w.c.rank < bindparam("my_rank"),
-                (_w.c.rank == bindparam("my_rank")) & (_w.c.since < bindparam("my_since")),
-            ),
-        )
-        .limit(bindparam("cap"))
-        .subquery()
+        select(literal_column("1")).where(*_QUEUED, _BEFORE_ME).limit(bindparam("cap")).subquery()
     )
 )
+_SITE_AHEAD = (_w.c.kind == "site", _w.c.granted.is_(None), _BEFORE_ME)
+_KEYS_AHEAD = Query(select(_w.c.key).where(*_SITE_AHEAD).distinct())
+_ONE_AHEAD = Query(select(_w.c.want).where(*_SITE_AHEAD, _w.c.key == bindparam("want_key")).limit(1))
+_WANTS_AHEAD = Query(select(_w.c.want).where(*_SITE_AHEAD, members(_w.c.key, "keys")).limit(bindparam("cap")))
+_MAX_KEYS = 500  # of so many it is asked whether they matter at all; of more, each want is looked at
+_want = msgspec.json.Decoder(Want)
 
 
 def put(
@@ -189,6 +203,17 @@ def grant(tx: Tx, kind: str, key: str, granted: str, limit: int = 10_000) -> lis
     return give(tx, [(run_id, path, granted) for run_id, path in waiting])
 
 
+def keys(tx: Tx, kind: str, limit: int) -> list[str]:
+    """The first ``limit`` different keys that somebody waits for: one look into the index each."""
+    found: list[str] = []
+    while len(found) < limit:
+        key = tx.value(_NEXT_KEY, want_kind=kind, after_key=found[-1] if found else "")
+        if key is None:
+            break
+        found.append(key)
+    return found
+
+
 def give(tx: Tx, gifts: Sequence[tuple[str, str, str]]) -> list[Grant]:
     """Write grants (run id, path, JSON text) into their waiters, and wake parked runs."""
     for run_id, path, granted in gifts:
@@ -244,7 +269,11 @@ def count(tx: Tx, cap: int = 100_000) -> dict[str, int]:
 
 
 def place(tx: Tx, run_id: str, path: str, cap: int = 1000) -> int:
-    """The waiter's place in the queue of those that want exactly the same: 1 = next, at most `cap` + 1.
+    """The waiter's place in the queue: 1 = next; `cap` + 1 at most, for no more than `cap` are looked at.
+
+    Before it are those ahead of it that might take what it waits for. For a site these are all whose wants overlap with
+    its own ("any empty site" and "an empty one of group BUF"), so it may be served sooner; those who only look take
+    nothing, and all of them are next at once. For all else these are those who wait for exactly the same.
 
     Raises:
         NotFoundError: nothing waits there.
@@ -254,8 +283,24 @@ def place(tx: Tx, run_id: str, path: str, cap: int = 1000) -> int:
         raise NotFoundError(f"waiter {path} of run {run_id}")
     if waiter.granted is not None:
         return 1
-    return 1 + int(
-        tx.value(
-            _AHEAD, want_kind=waiter.kind, want_key=waiter.key, my_rank=waiter.rank, my_since=waiter.since, cap=cap
-        )
-    )
+    if waiter.kind == "site":
+        return 1 + _rivals(tx, waiter, _wanted(waiter.want), cap)
+    return 1 + int(tx.value(_AHEAD, want_kind=waiter.kind, want_key=waiter.key, cap=cap, **_mine(waiter)))
+
+
+def _rivals(tx: Tx, waiter: Waiter, want: Want, cap: int) -> int:
+    """How many ahead of it wait to take a site that it may be given."""
+    me = _mine(waiter)
+    keys = [key for (key,) in tx.all(_KEYS_AHEAD, **me)]
+    if len(keys) <= _MAX_KEYS:
+        keys = [key for key in keys if compete_under_key(want, _wanted(tx.value(_ONE_AHEAD, want_key=key, **me)))]
+    ahead = tx.all(_WANTS_AHEAD, keys=keys, cap=cap, **me) if keys else []
+    return sum(compete(want, _wanted(text)) for (text,) in ahead)
+
+
+def _mine(waiter: Waiter) -> dict[str, Any]:
+    return {"my_rank": waiter.rank, "my_since": waiter.since, "my_run": waiter.run_id, "my_path": waiter.path}
+
+
+def _wanted(text: str | None) -> Want:
+    return _want.decode(text or "{}")

@@ -13,6 +13,7 @@ from sqlalchemy import Column
 from sqlalchemy.dialects.mysql.pymysql import MySQLDialect_pymysql
 from sqlalchemy.engine import URL
 
+from flatwater.errors import StoreError
 from flatwater.store.dialect.base import Connection, Dialect, DisconnectedError, Fault, Liveness, kind_of
 from flatwater.store.statement import Statement
 
@@ -43,10 +44,14 @@ class Mysql(Dialect):
         except pymysql.Error as error:
             raise DisconnectedError(str(error), where=self.place, hint="is the server up?") from error
         level = "REPEATABLE READ" if readonly else "READ COMMITTED"
-        row = self.execute(connection, "SELECT @@max_allowed_packet", {}).fetchone()
+        row = self.execute(connection, "SELECT @@max_allowed_packet, VERSION()", {}).fetchone()
         self._max_bytes = int(row[0]) - 1024
         self.execute(connection, f"SET SESSION TRANSACTION ISOLATION LEVEL {level}", {})
         self.execute(connection, f"SET SESSION innodb_lock_wait_timeout = {max(1, int(self.busy_timeout_s))}", {})
+        if "MariaDB" in row[1]:  # MySQL has nothing like it
+            # A process that is stopped inside a batch must not hold up the others for ever.
+            idle_s = max(1, int(6 * self.busy_timeout_s))
+            self.execute(connection, f"SET SESSION idle_transaction_timeout = {idle_s}", {})
         return connection
 
     def execute(self, connection: Connection, sql: str, params: dict[str, Any]) -> Any:
@@ -68,7 +73,8 @@ class Mysql(Dialect):
     @contextlib.contextmanager
     def exclusive(self, connection: Connection) -> Iterator[None]:
         """Changes of tables cannot be undone here; a lock by name at least lets only one process make them."""
-        self.execute(connection, "SELECT GET_LOCK('flatwater.create', 60)", {})
+        if not self.execute(connection, "SELECT GET_LOCK('flatwater.create', 60)", {}).fetchone()[0]:
+            raise StoreError("another process has been creating tables for a minute", where=self.place)
         try:
             yield
         finally:

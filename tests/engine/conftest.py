@@ -93,10 +93,10 @@ def open_engine(tmp_path: Path, trace: Trace) -> Open:
     """Open an engine on the test's database; may be used again for a restart."""
 
     @asynccontextmanager
-    async def open_(**options: Any) -> AsyncIterator[Engine]:
+    async def open_(registry: Registry | None = None, **options: Any) -> AsyncIterator[Engine]:
         async with (
             Store.open(f"sqlite:///{tmp_path}/flatwater.db") as store,
-            Engine(store, registry=kinds(trace), options=EngineOptions(**options)) as engine,
+            Engine(store, registry=registry or kinds(trace), options=EngineOptions(**options)) as engine,
         ):
             yield engine
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from flatwater.engine.definition import Flow, InputParam, ParamType, canonical, check_inputs, content_hash, parse
 from flatwater.errors import DefinitionError, ExpressionError
+from tests.long import often
 
 from .kinds import sample_registry
 
@@ -81,13 +82,13 @@ def compiled(data: Any) -> Flow | None:
         return None
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=often(400), deadline=None)
 @given(DOCUMENTS | VALUES.filter(lambda value: isinstance(value, dict)))
 def test_any_document(data: dict[str, Any]) -> None:
     compiled(data)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=often(200), deadline=None)
 @given(st.binary(max_size=50) | st.text(max_size=50))
 @example('{"rootBlock": {"id": -1, "blockType": "RootBp", "children": {"default": [null]}}}')
 def test_any_bytes(data: bytes | str) -> None:
@@ -126,7 +127,7 @@ MUTATIONS = st.lists(
 )
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=often(500), deadline=None)
 @given(st.sampled_from(SAMPLES), MUTATIONS)
 def test_mutated_samples(data: Any, mutations: list[tuple[int, str, Any]]) -> None:
     for number, action, value in mutations:
@@ -142,7 +143,7 @@ def test_mutated_samples(data: Any, mutations: list[tuple[int, str, Any]]) -> No
                 assert node.name in error.where  # noqa: PT017
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=often(200), deadline=None)
 @given(st.binary(min_size=1, max_size=4), st.integers(0, 10_000), st.sampled_from(SAMPLES))
 def test_damaged_text(damage: bytes, place: int, data: Any) -> None:
     body = json.dumps(data).encode()
@@ -158,7 +159,7 @@ PLAIN = st.recursive(
 )  # fmt: skip
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=often(200), deadline=None)
 @given(st.sampled_from(SAMPLES), st.dictionaries(st.text(min_size=1, max_size=8).map("x-{}".format), PLAIN, max_size=3))
 def test_round_trip_with_unknown_members(data: Any, extra: dict[str, Any]) -> None:
     data = {**data, **extra, "rootBlock": {**data["rootBlock"], **extra}}
@@ -182,7 +183,7 @@ INPUTS = parse(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=often(300), deadline=None)
 @given(st.dictionaries(st.sampled_from([each.value for each in ParamType]) | st.text(max_size=3), VALUES, max_size=6))
 def test_any_inputs(inputs: dict[str, Any]) -> None:
     try:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from flatwater.engine import expression
 from flatwater.errors import ExpressionError
+from tests.long import often
 
 WORDS = [
     "blocks",
@@ -96,7 +97,7 @@ def run(source: str, scope: dict[str, Any]) -> Any:
         return (error.detail, error.where)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=often(500), deadline=None)
 @given(st.text(max_size=40) | st.lists(st.sampled_from(WORDS), max_size=25).map(" ".join), SCOPES)
 @example("((((((((((", {})
 @example("'\\", {})
@@ -163,7 +164,7 @@ def keep(scope: dict[str, Any], names: frozenset[tuple[str, ...]]) -> dict[str, 
     return kept
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=often(500), deadline=None)
 @given(EXPRESSIONS, SCOPES)
 def test_they_read_nothing_but_their_names(source: str, scope: dict[str, Any]) -> None:
     try:
@@ -232,7 +233,7 @@ flags = st.deferred(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=often(400), deadline=None)
 @given(longs | doubles | texts | lists | flags)
 def test_what_cel_can_say_means_the_same(source: str) -> None:
     try:

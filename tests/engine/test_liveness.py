@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from flatwater.engine.block import Shape
 from flatwater.engine.liveness import Entry, Liveness, Outline, analyse
+from tests.long import often
 
 BRANCHES = {Shape.CHOICE: ("if", "else"), Shape.GUARD: ("try", "catch")}
 
@@ -353,7 +354,7 @@ def trees(draw: st.DrawFn) -> Tree:
     return root(box("loop", Shape.LOOP, *children)) if looped else root(*children)
 
 
-@settings(max_examples=1_500, deadline=None)
+@settings(max_examples=often(1_500), deadline=None)
 @given(trees(), st.lists(st.integers(0, 2**32), min_size=10, max_size=10), st.booleans())
 def test_dropping_changes_nothing_that_is_read(tree: Tree, seeds: list[int], outputs: bool) -> None:
     final = [("blocks", "n1")] if outputs else []

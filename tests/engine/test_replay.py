@@ -17,8 +17,9 @@ from flatwater.engine.engine import Engine
 from flatwater.store.state import State
 from tests.engine.plan import b, plan
 from tests.engine.replay import tell_story
+from tests.long import often
 
-EXAMPLES = 25
+EXAMPLES = often(60)
 MAX_DEPTH = 4
 RETRY = {"maxAttempts": 3, "delayMs": 1, "factor": 1, "jitter": 0}
 

@@ -104,10 +104,8 @@ class Activation:
             self.journal.step(node, path, State.SKIPPED, time())
             return
         walk = WALKS.get(node.type)
-        if walk is not None:
-            await self._walk_flow(node, path, walk)
-        else:
-            await self._call_leaf(node, path)
+        with self.services.spans.block(self.row, node, path):
+            await (self._call_leaf(node, path) if walk is None else self._walk_flow(node, path, walk))
         if node.releases:
             self.context.drop(path, node.releases)
 

@@ -13,6 +13,7 @@ from flatwater.engine import expression
 from flatwater.engine.block import Kind
 from flatwater.engine.document import Problems, check_plain, escape
 from flatwater.engine.expression import Expression
+from flatwater.engine.expression.function import Function
 from flatwater.engine.expression.operation import kind as name_of
 from flatwater.engine.node import InputParam, Limits
 from flatwater.engine.parameter import (
@@ -59,7 +60,10 @@ class Binder:
     nothing here, and must import unchanged.
     """
 
-    def __init__(self, problems: Problems, warnings: Problems, limits: Limits) -> None:
+    def __init__(
+        self, problems: Problems, warnings: Problems, limits: Limits, functions: Mapping[str, Function]
+    ) -> None:
+        self._functions = functions
         self._problems = problems
         self._warnings = warnings
         self._limits = limits
@@ -177,7 +181,7 @@ class Binder:
         found = self._expressions.get(source)
         if found is None:
             try:
-                found = expression.compile(source)
+                found = expression.compile(source, functions=self._functions)
             except ExpressionError as error:
                 found = error
             self._expressions[source] = found

@@ -14,13 +14,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from enum import StrEnum
-from importlib.metadata import entry_points
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeAlias, TypeVar
 
 import msgspec
 
-from flatwater.engine.palette import describe
+from flatwater import extension
+from flatwater.engine import function, trigger_kind
+from flatwater.engine.expression.function import FUNCTIONS
+from flatwater.engine.palette import describe, describe_function
 from flatwater.engine.parameter import Param
 from flatwater.engine.signature import read
 from flatwater.errors import ConflictError, NotFoundError
@@ -249,9 +251,14 @@ def kind_of(item: Any) -> Kind | None:
 
 
 class Registry:
-    """The block types that definitions may use. Starts with ``kinds``; nothing is registered behind one's back."""
+    """What definitions may use: block types, and by name ``functions`` of expressions and ``triggers`` (their kinds).
+
+    Starts with ``kinds``, and the functions and triggers of Flatwater; nothing is registered behind one's back.
+    """
 
     def __init__(self, kinds: Iterable[Kind | Callable[..., Any]] = ()) -> None:
+        self.functions = extension.Catalogue("expression function", FUNCTIONS)
+        self.triggers = extension.Catalogue("trigger kind", trigger_kind.TRIGGERS)
         self._kinds: dict[str, Kind] = {}
         self._names: dict[str, Kind] = {}
         for kind in kinds:
@@ -274,25 +281,38 @@ class Registry:
         self._names.update(dict.fromkeys((kind.type, *kind.aliases), kind))
         return kind
 
-    def add_module(self, module: ModuleType) -> list[Kind]:
-        """Register a module's ``KINDS``, or without such a list every block that it defines."""
-        listed = getattr(module, "KINDS", None)
-        found: Iterable[Any] = vars(module).values() if listed is None else listed
-        own = [each for each in found if listed is not None or _defined_in(each, module)]
-        return [self.register(each) for each in own]
+    def add(self, item: Any) -> None:
+        """Register whatever ``item`` is decorated as: ``@block``, ``@function``, ``@trigger``, or several of them.
 
-    def load_entry_points(self, group: str = ENTRY_POINTS) -> list[Kind]:
-        """Register what installed packages offer: a block, a list of blocks, or a module of blocks each."""
-        kinds: list[Kind] = []
-        for point in entry_points(group=group):
-            found = point.load()
+        Raises `ConflictError` when a name is another's, TypeError when it is none of them.
+        """
+        kind, functions, trigger = kind_of(item), function.functions_of(item), trigger_kind.trigger_of(item)
+        if kind is not None or not (functions or trigger):
+            self.register(item)
+        for each in functions:
+            self.functions.add(each.name, each, each.origin)
+        if trigger is not None:
+            self.triggers.add(trigger.name, trigger, trigger.origin)
+
+    def add_module(self, module: ModuleType) -> None:
+        """Add what a module defines; a list ``KINDS`` in it names its blocks."""
+        listed = getattr(module, "KINDS", None)
+        for each in listed or ():
+            self.register(each)
+        marks = (function.MARK, trigger_kind.MARK, *(() if listed is not None else (_ATTRIBUTE,)))
+        for each in extension.marked(module, *marks):
+            self.add(each)
+
+    def load_entry_points(self, group: str = ENTRY_POINTS) -> None:
+        """Add what installed packages offer: an item, a list of items, or a module each.
+
+        Raises `SettingError` for a package that cannot be loaded, `ConflictError` when two declare one name.
+        """
+        for found in extension.installed(group):
             if isinstance(found, ModuleType):
-                kinds += self.add_module(found)
-            elif kind_of(found) is not None:
-                kinds.append(self.register(found))
+                self.add_module(found)
             else:
-                kinds += [self.register(each) for each in found]
-        return kinds
+                self.add(found)
 
     def get(self, name: str) -> Kind | None:
         """The kind of a ``blockType``; aliases and ``SubTask::<id>`` included."""
@@ -315,6 +335,19 @@ class Registry:
         kinds = sorted(self._kinds.values(), key=lambda kind: (kind.family, kind.type))
         return [describe(kind) for kind in kinds]
 
+    def function_palette(self) -> list[dict[str, Any]]:
+        """Every function of expressions, by name; users' have an ``origin``."""
+        found = sorted(self.functions.items.items())
+        return [{"name": name, **describe_function(each)} for name, each in found]
+
+    def trigger_palette(self) -> list[dict[str, Any]]:
+        """Every kind of triggers, by name; users' have an ``origin``."""
+        found = sorted(self.triggers.items.values(), key=lambda kind: kind.name)
+        return [
+            {"name": kind.name, "how": kind.how, "description": kind.description, "origin": kind.origin}
+            for kind in found
+        ]
+
     def __contains__(self, name: str) -> bool:
         return self.get(name) is not None
 
@@ -323,7 +356,3 @@ class Registry:
 
     def __len__(self) -> int:
         return len(self._kinds)
-
-
-def _defined_in(item: Any, module: ModuleType) -> bool:
-    return kind_of(item) is not None and getattr(item, "__module__", module.__name__) == module.__name__

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import logging
 import time
 import weakref
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Any, TypeAlias
 
 import msgspec
 
 log = logging.getLogger(__name__)
+WATCH_S = 5.0
+"""How often the contexts of ended runs are looked for; as often as one may be overdue, if that is less."""
+MAX_TOLD = 20
+"""Contexts of one look whose holders are looked for."""
 
 
 class Context:
@@ -65,21 +70,31 @@ class Context:
 
 
 class ContextStatistics(msgspec.Struct, frozen=True):
-    """``live`` contexts in memory; ``overdue`` outlived their run; ``reported`` of those so far."""
+    """``live`` contexts in memory; ``overdue`` of them outlive their run; ``reported`` have, in total."""
 
     live: int
     overdue: int
     reported: int
 
 
+OnOverdue: TypeAlias = "Callable[[Sequence[weakref.ref[Context]]], Awaitable[Sequence[str]]]"
+"""Is asked who holds these contexts: a sentence for each, "" where it cannot be told. It must hold none itself."""
+
+
 class ContextWatch:
     """Knows every live context by weak reference, and names what holds one whose run has ended."""
 
-    def __init__(self, overdue_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        overdue_s: float,
+        on_overdue: OnOverdue | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._overdue_s = overdue_s
+        self._on_overdue = on_overdue
         self._clock = clock
         self._live: dict[weakref.ref[Context], tuple[str, float]] = {}
-        self._overdue = 0
+        self._told: set[weakref.ref[Context]] = set()
         self._reported = 0
 
     def born(self, run_id: str, context: Context) -> weakref.ref[Context]:
@@ -90,6 +105,7 @@ class ContextWatch:
 
     def _died(self, ref: weakref.ref[Context]) -> None:
         self._live.pop(ref, None)
+        self._told.discard(ref)
 
     def ended(self, ref: weakref.ref[Context]) -> None:
         """The run of this context is over, so the context must die soon."""
@@ -97,25 +113,48 @@ class ContextWatch:
         if entry is not None:
             self._live[ref] = (entry[0], self._clock())
 
-    def check(self) -> list[str]:
-        """Collect once when a context is overdue; return a sentence for each that still lives."""
-        if not self._late():
-            self._overdue = 0
+    async def run(self) -> None:
+        """Say of each context that outlives its run who holds it, once, for as long as the engine runs."""
+        while True:
+            await asyncio.sleep(min(WATCH_S, self._overdue_s))
+            late = self.check()
+            if not late:
+                continue
+            holders = await self._holders([ref for _, ref in late])
+            for (run_id, ref), holder in zip(late, holders, strict=True):
+                if ref() is not None:  # else it was let go meanwhile
+                    text = "the context of run %s outlives it; held by: %s"
+                    log.warning(text, run_id, holder or types_of_holders(ref), extra={"run_id": run_id})
+
+    async def _holders(self, references: list[weakref.ref[Context]]) -> list[str]:
+        told: Sequence[str] = ()
+        if self._on_overdue is not None:
+            try:
+                told = await self._on_overdue(references[:MAX_TOLD])
+            except Exception:
+                log.exception("who holds contexts cannot be told")
+        return [*told, *[""] * (len(references) - len(told))]
+
+    def check(self) -> list[tuple[str, weakref.ref[Context]]]:
+        """The contexts that have become overdue since the last look, after a collection, with their runs."""
+        if not self._fresh():
             return []
         gc.collect()
-        reports = [self._report(ref, run_id) for ref, run_id in self._late()]
-        self._overdue = len(reports)
-        return reports
+        fresh = self._fresh()
+        self._told.update(ref for _, ref in fresh)
+        self._reported += len(fresh)
+        return fresh
 
-    def _late(self) -> list[tuple[weakref.ref[Context], str]]:
+    def _fresh(self) -> list[tuple[str, weakref.ref[Context]]]:
         before = self._clock() - self._overdue_s
-        return [(ref, run_id) for ref, (run_id, at) in self._live.items() if 0.0 < at < before]
-
-    def _report(self, ref: weakref.ref[Context], run_id: str) -> str:
-        self._reported += 1
-        context = ref()
-        kinds = sorted({type(holder).__qualname__ for holder in gc.get_referrers(context)} - {"frame"})
-        return f"the context of run {run_id} outlives it; held by: {', '.join(kinds) or 'C code'}"
+        late = [(run_id, ref) for ref, (run_id, at) in self._live.items() if 0.0 < at < before]
+        return [(run_id, ref) for run_id, ref in late if ref not in self._told]
 
     def statistics(self) -> ContextStatistics:
-        return ContextStatistics(len(self._live), self._overdue, self._reported)
+        return ContextStatistics(len(self._live), len(self._told), self._reported)
+
+
+def types_of_holders(ref: weakref.ref[Context]) -> str:
+    """The types of what holds a context, where nobody can tell more. Running frames hold without being listed."""
+    kinds = {type(holder).__qualname__ for holder in gc.get_referrers(ref())}
+    return ", ".join(sorted(kinds)) or "C code, or a function that is running"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, suppress
 from time import time
 from types import TracebackType
@@ -15,16 +15,19 @@ from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
 
-from flatwater.bounded import Fanout, Histogram, Ledger, TaskGroup
+from flatwater.bounded import Fanout, Ledger, TaskGroup
 from flatwater.engine.activation import Activation
 from flatwater.engine.block import Kind, Registry, kind_of
 from flatwater.engine.blocks import builtin
-from flatwater.engine.context import ContextStatistics, ContextWatch
+from flatwater.engine.context import ContextStatistics, ContextWatch, OnOverdue
 from flatwater.engine.database import Databases
 from flatwater.engine.definition import check_inputs
 from flatwater.engine.ending import Ending
+from flatwater.engine.figure import Figures
 from flatwater.engine.journal import dump
 from flatwater.engine.library import CALL, Library
+from flatwater.engine.modbus import Modbus
+from flatwater.engine.modbus_watch import ModbusWatch
 from flatwater.engine.news import NewsLoop
 from flatwater.engine.option import EngineOptions
 from flatwater.engine.result import Outcome, Results
@@ -41,7 +44,7 @@ from flatwater.store import log as logs
 from flatwater.store import run as runs
 from flatwater.store import site as sites
 from flatwater.store.run import NewRun
-from flatwater.store.state import ENDED, State
+from flatwater.store.state import State
 
 if TYPE_CHECKING:
     from flatwater.engine.definition import Flow, Node
@@ -52,8 +55,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 MAX_SHOWN = 1_000
 """Characters of a log line that a live event shows; the store has all of it."""
-WATCH_S = 5.0
-"""How often the contexts of ended runs are looked for."""
 
 
 class Delivery(msgspec.Struct, frozen=True):
@@ -89,8 +90,10 @@ class Engine:
         driver: RobotDriver | None = None,
         functions: Mapping[str, Callable[..., Any]] | None = None,
         databases: Mapping[str, str] | None = None,
+        modbus: Mapping[str, str] | None = None,
         options: EngineOptions | None = None,
         ledger: Ledger | None = None,
+        on_overdue: OnOverdue | None = None,
     ) -> None:
         self.store = store
         self.options = options or EngineOptions()
@@ -106,46 +109,43 @@ class Engine:
         )
         self._tasks = self._group("activations", self.options.max_active + 100)
         self._branches = self._group("branches", self.options.max_branches)
-        self._loops = self._group("engine loops", self.options.max_active + 20)
+        self._loops = self._group("engine loops", self.options.max_active + self.options.max_trigger_sources + 20)
         self.services = Services(
             store=store,
             options=self.options,
             registry=self.registry,
             tasks=self._tasks,
             branches=self._branches,
-            web=self._web(),
-            databases=self._databases(databases or {}),
+            web=_web(self.options, self.ledger),
+            databases=_databases(databases or {}, self.options, self.ledger),
+            modbus=_modbus(modbus or {}, self.options, self.ledger),
             driver=driver,
             functions=functions or {},
         )
-        self._contexts = ContextWatch(self.options.dead_context_s)
+        self._contexts = ContextWatch(self.options.dead_context_s, on_overdue)
         self.scheduler = Scheduler(store, self.options, self._begin)
-        self._runner = Runner(self.services, self.library, self.scheduler, self._contexts, self._left)
+        self.figures = Figures(self.options.ageing_s, ledger=self.ledger)
+        self._runner = Runner(
+            self.services, self.library, self.scheduler, self._contexts, self.figures, self._left
+        )  # fmt: skip
         self.triggers = Triggers(self)
         self._bind()
         self._stack = AsyncExitStack()
         self._results = Results(store)
         self._steering = Steering(store, self.scheduler, self.library, self._results, self._begin)
         self._news = NewsLoop(store, self.scheduler, self._results, self.options.poll_s)
-        self.durations = Histogram("run durations", ledger=self.ledger)
         self._submitted = 0
-        self._ended = dict.fromkeys((str(state) for state in sorted(ENDED)), 0)
 
     def _group(self, name: str, max_tasks: int) -> TaskGroup:
         return TaskGroup(name, max_tasks=max_tasks, ledger=self.ledger)
 
-    def _web(self) -> Web:
+    def _modbus_watch(self) -> ModbusWatch:
         options = self.options
-        return Web(
-            max_connections=options.max_http_connections,
-            max_response_bytes=options.max_response_bytes,
+        return ModbusWatch(
+            self.services,
+            poll_s=options.modbus_poll_s,
+            max_conditions=options.max_modbus_conditions,
             ledger=self.ledger,
-        )
-
-    def _databases(self, urls: Mapping[str, str]) -> Databases:
-        options = self.options
-        return Databases(
-            urls, max_connections=options.max_database_connections, max_rows=options.max_rows, ledger=self.ledger
         )
 
     def _bind(self) -> None:
@@ -169,6 +169,7 @@ class Engine:
             await stack.enter_async_context(self.events)
             await stack.enter_async_context(self.services.web)
             await stack.enter_async_context(self.services.databases)
+            await stack.enter_async_context(self.services.modbus)
             stack.callback(self.services.close)
             for group in (self._branches, self._tasks, self._loops):
                 await stack.enter_async_context(group)
@@ -181,8 +182,10 @@ class Engine:
                 from flatwater.engine.robot import RobotBridge
 
                 self.services.robots = await stack.enter_async_context(RobotBridge(self.services))
+            if self.services.modbus.devices:
+                self.services.modbus_watch = await stack.enter_async_context(self._modbus_watch())
             stack.push_async_callback(self.drain, 0.0)
-            for loop in (self.scheduler.run, self._news.run, self._watch, self.triggers.run):
+            for loop in (self.scheduler.run, self._news.run, self._contexts.run, self.triggers.run):
                 self._loops.start(loop(), name=loop.__qualname__)
             stack.push_async_callback(self._loops.stop)
             self._stack = stack.pop_all()
@@ -230,7 +233,7 @@ class Engine:
         ``priority``: higher is sooner; one step outweighs ``ageing_s`` seconds of waiting.
         ``delay_s`` or ``due_at``: not before. ``idempotency_key``: the same key again returns the
         same run. ``retry``: ``{max_attempts, delay_s, factor, max_delay_s, jitter}``.
-        ``timeout_s``: the run fails when it takes longer.
+        ``timeout_s``: the run fails when it takes longer. ``trace``: the caller's ``traceparent`` (and ``tracestate``).
         Raises ``NotFoundError``, ``DefinitionError`` (inputs), ``InputError``, ``ConflictError``
         (the key was used for another run), ``StoreError`` (nothing was stored).
         """
@@ -238,12 +241,18 @@ class Engine:
 
     async def accept(self, definition_id: str, inputs: Mapping[str, Any] | None = None, **wish: Any) -> runs.Submitted:
         """As `submit`, and says whether the run is new: ``created`` is false for a key that was used before."""
+        return await self._accept(*await self.compose(definition_id, inputs, **wish))
+
+    async def compose(
+        self, definition_id: str, inputs: Mapping[str, Any] | None = None, **wish: Any
+    ) -> tuple[NewRun, Flow]:
+        """A run as ``submit`` stores it, for whoever does so in a transaction of its own; then call ``submitted``."""
         definition = await self.library.current(definition_id)
         flow = await self.library.flow(definition.hash)
         origin = Origin(
             definition_id, definition.label, definition.version, definition.hash, flow.timeout_s, flow.release
         )  # fmt: skip
-        return await self._accept(origin, flow, check_inputs(flow, inputs or {}), Submission(**wish))
+        return self._new(origin, check_inputs(flow, inputs or {}), Submission(**wish)), flow
 
     async def submit_call(self, block: Any, /, inputs: Mapping[str, Any] | None = None, **wish: Any) -> str:
         """Run a single `@block` function, or a block type by name, as a run of its own."""
@@ -251,7 +260,7 @@ class Engine:
         flow = self.library.call_flow(kind)
         hash = CALL + kind.type
         origin = Origin(hash, kind.type, 1, hash)
-        return (await self._accept(origin, flow, inputs or {}, Submission(**wish))).id
+        return (await self._accept(self._new(origin, inputs or {}, Submission(**wish)), flow)).id
 
     def _kind(self, block: Any) -> Kind:
         """The kind of a decorated function, registered here if it was not."""
@@ -260,8 +269,11 @@ class Engine:
             raise InputError(f"{block!r} is no block", hint="decorate the function with @block(…)")
         return self.registry.register(kind)
 
-    async def _accept(self, origin: Origin, flow: Flow, inputs: Mapping[str, Any], wish: Submission) -> runs.Submitted:
-        new = new_run(origin, inputs, wish, self.options.ageing_s, self.options.max_run_depth)
+    def _new(self, origin: Origin, inputs: Mapping[str, Any], wish: Submission) -> NewRun:
+        traced = self.services.spans.submitted(origin, wish)
+        return new_run(origin, inputs, traced, self.options.ageing_s, self.options.max_run_depth)
+
+    async def _accept(self, new: NewRun, flow: Flow) -> runs.Submitted:
         writer = self.store.writer
         await writer.room()
         self._submitted += 1
@@ -275,6 +287,15 @@ class Engine:
             await writer.put(runs.insert(new))
             self._queued(new, True)
         return runs.Submitted(new.id, created=True)
+
+    def listen(self, listening: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        """Run a loop for as long as the engine runs."""
+        return self._loops.start(listening, name=name)
+
+    def submitted(self, new: NewRun) -> None:
+        """A composed run has been stored."""
+        self._submitted += 1
+        self._queued(new, True)
 
     def _queued(self, new: NewRun, created: bool) -> None:
         if not created:
@@ -345,9 +366,8 @@ class Engine:
         """Deliver an external event to the blocks that wait for it, and start what it triggers."""
         published = await self.store.writer.call(events.publish, name, dump(data), time())
         self.scheduler.granted(published.grants)
-        event = {"event": {"name": name, "data": data}}
-        fired = [await self.triggers.fire(trigger, event) for trigger in published.triggers]
-        return Delivery(len(published.grants), [run_id for run_id in fired if run_id is not None])
+        started = await self.triggers.fire_all(published.triggers, {"event": {"name": name, "data": data}})
+        return Delivery(len(published.grants), started)
 
     # ---- awaiting -------------------------------------------------------------------------------
 
@@ -366,8 +386,7 @@ class Engine:
         row = activation.row
         self._emit_run(row.id, ending.state, row.definition_id, row.label)
         if ending.ended:
-            self._ended[ending.state] += 1
-            self.durations.add(time() - row.started_at)
+            self.figures.left(row, ending.state, time())
             if row.id in self._results:
                 self._results.resolve(
                     Outcome(row.id, ending.state, ending.outputs or {}, ending.error, ending.error_path)
@@ -391,19 +410,12 @@ class Engine:
         with suppress(LimitError):  # the next lines will ask again
             self._loops.start(trim, name=f"trim the log of {run_id}")
 
-    async def _watch(self) -> None:
-        """Prove that contexts die with their runs."""
-        while True:
-            await asyncio.sleep(WATCH_S)
-            for report in self._contexts.check():
-                log.warning("%s", report)
-
     def statistics(self) -> EngineStatistics:
         return EngineStatistics(
             scheduler=self.scheduler.statistics(),
             contexts=self._contexts.statistics(),
             submitted=self._submitted,
-            ended=dict(self._ended),
+            ended=dict(self.figures.ended),
             flows=len(self.library),
             awaited=len(self._results),
         )
@@ -413,3 +425,17 @@ def log_event(run_id: str, path: str, level: str, message: str) -> dict[str, Any
     """The live event of a log line; long ones are cut, the store has all of them."""
     line = {"run_id": run_id, "path": path, "level": level, "message": message[:MAX_SHOWN]}
     return {"type": "log", "at": time(), **line}
+
+
+def _web(options: EngineOptions, ledger: Ledger) -> Web:
+    return Web(
+        max_connections=options.max_http_connections, max_response_bytes=options.max_response_bytes, ledger=ledger
+    )
+
+
+def _databases(urls: Mapping[str, str], options: EngineOptions, ledger: Ledger) -> Databases:
+    return Databases(urls, max_connections=options.max_database_connections, max_rows=options.max_rows, ledger=ledger)
+
+
+def _modbus(urls: Mapping[str, str], options: EngineOptions, ledger: Ledger) -> Modbus:
+    return Modbus(urls, max_connections=options.max_modbus_connections, ledger=ledger)

@@ -71,6 +71,10 @@ EXAMPLES: Final[dict[str, dict[str, Any]]] = {
     # sql
     "JdbcQueryBp": {"sql": "SELECT sku FROM stock WHERE amount > :least", "params": {"least": 0}, "database": "wms"},
     "JdbcExecuteBp": {"sql": "UPDATE stock SET amount = :n WHERE sku = :sku", "params": "={'n': 0, 'sku': 'A-17'}"},
+    # modbus
+    "ModbusReadBp": {"device": "conveyor", "table": "input", "address": 4, "dataType": "float32"},
+    "ModbusWriteBp": {"device": "conveyor", "address": 10, "value": "=taskInputs.amount"},
+    "ModbusWaitBp": {"device": "conveyor", "table": "discrete", "address": 0, "value": True, "timeoutMs": 60_000},
 }
 INPUTS: Final = ("amount", "kind", "orders", "orderNo", "text")
 """What the examples' expressions read of ``taskInputs``."""

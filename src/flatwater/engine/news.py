@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from time import time
+from time import monotonic, time
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 RECHECK_S = 10.0
-"""How often processes that died are looked for."""
+"""How often processes that died are looked for (with a short lease twice in it), and runs that were lost sight of."""
 
 
 class News(msgspec.Struct, frozen=True):
@@ -54,16 +54,20 @@ class NewsLoop:
         self._scheduler = scheduler
         self._results = results
         self._poll_s = poll_s
+        self._look_s = min(RECHECK_S, store.options.lease_s / 2)
         self._strays: set[tuple[str, int]] = set()
 
     async def run(self) -> None:
-        checked = time()
+        looked = checked = monotonic()
         while True:
             await asyncio.sleep(self._poll_s)
             try:
                 await self._ask()
-                if time() - checked > RECHECK_S:
-                    checked = time()
+                if monotonic() - looked > self._look_s:
+                    looked = monotonic()
+                    await self._take_over()
+                if monotonic() - checked > RECHECK_S:
+                    checked = monotonic()
                     await self._recheck()
             except Exception:
                 log.exception("could not ask the store for news")
@@ -90,10 +94,13 @@ class NewsLoop:
                     with contextlib.suppress(NotFoundError):
                         await self._results.look(run_id)
 
-    async def _recheck(self) -> None:
-        """Take over from processes that died, and take back what this one holds in the store but not in its memory."""
+    async def _take_over(self) -> None:
+        """Take over from processes that died."""
         if await self._store.take_over(time()):
             self._scheduler.ready()
+
+    async def _recheck(self) -> None:
+        """Take back what this process holds in the store but not in its memory."""
         worker = self._store.worker
         if worker is None:
             return

@@ -34,6 +34,14 @@ class EngineOptions:
     """Connections to each database that sql blocks use."""
     max_rows: int = 10_000
     """Rows that one query of a sql block gives."""
+    max_modbus_connections: int = 1
+    """Connections to each Modbus device; many take one only."""
+    max_modbus_conditions: int = 1_000
+    """Different conditions that runs wait for on Modbus devices."""
+    modbus_poll_s: float = 0.5
+    """How often each of them is looked at."""
+    max_trigger_sources: int = 100
+    """Triggers whose sources (of users' packages) are listened to at once; each is a task."""
     max_log_lines: int = 1_000
     """Newest lines kept of one run's log."""
     max_flows: int = 256

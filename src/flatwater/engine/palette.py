@@ -12,6 +12,7 @@ from flatwater.engine.signature import classify, strip
 
 if TYPE_CHECKING:
     from flatwater.engine.block import Kind
+    from flatwater.engine.expression.function import Function
 
 _SCHEMAS: Final[dict[ParamType, dict[str, Any]]] = {
     ParamType.STRING: {"type": "string"},
@@ -36,6 +37,17 @@ def describe(kind: Kind) -> dict[str, Any]:
         "recovery": kind.recovery,
         "params": _params_schema(kind),
         "outputs": _outputs_schema(kind.outputs),
+    }
+
+
+def describe_function(function: Function) -> dict[str, Any]:
+    """A function of expressions: how many arguments it takes, an example, who declared it."""
+    return {
+        "least": function.least,
+        "most": function.most,
+        "description": function.description,
+        "example": function.example,
+        "origin": function.origin,
     }
 
 

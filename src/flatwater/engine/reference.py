@@ -19,6 +19,7 @@ FAMILIES: Final = {
     "data": "Data",
     "http": "HTTP",
     "sql": "SQL",
+    "modbus": "Modbus",
 }
 RECOVERIES: Final = {
     "rerun": "executed again",

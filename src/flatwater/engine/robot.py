@@ -185,7 +185,8 @@ class RobotBridge:
             for row in holds:
                 given = await self.driver.select(SelectRequest(run_id=row.run_id, path=row.path, robot=row.key))
                 if given != row.key:
-                    log.warning("run %s, block %s had robot %s, which is gone", row.run_id, row.path, row.key)
+                    text = "run %s, block %s had robot %s, which is gone"
+                    log.warning(text, row.run_id, row.path, row.key, extra={"run_id": row.run_id, "path": row.path})
             after = holds[-1].key
 
     async def _round(self) -> None:
@@ -232,7 +233,9 @@ class RobotBridge:
             if time() - row.since < self._lost_s:
                 return None  # it is about to be sent
             self._counts["lost"] += 1
-            log.warning("order %s of run %s is unknown to the driver", row.key, row.run_id)
+            log.warning(
+                "order %s of run %s is unknown to the driver", row.key, row.run_id, extra={"run_id": row.run_id}
+            )
             return _text({"order": row.key, "lost": True})
         if not status.ended:
             return None

@@ -12,6 +12,7 @@ import msgspec
 
 from flatwater.engine.activation import Activation
 from flatwater.engine.context import ContextWatch
+from flatwater.engine.current import RUN_ID
 from flatwater.engine.definition import Retry
 from flatwater.engine.ending import Ending, failed, stopped
 from flatwater.engine.journal import Memory, dump
@@ -29,6 +30,7 @@ from flatwater.store.waiter import Grant
 
 if TYPE_CHECKING:
     from flatwater.engine.definition import Flow
+    from flatwater.engine.figure import Figures
     from flatwater.engine.library import Library
     from flatwater.engine.scheduler import Scheduler
     from flatwater.engine.service import Services
@@ -80,12 +82,14 @@ class Runner:
         library: Library,
         scheduler: Scheduler,
         contexts: ContextWatch,
+        figures: Figures,
         on_left: Callable[[Activation, Ending], None],
     ) -> None:
         self._services = services
         self._library = library
         self._scheduler = scheduler
         self._contexts = contexts
+        self._figures = figures
         self._on_left = on_left
 
     async def begin(self, claimed: Iterable[Loaded]) -> None:
@@ -98,11 +102,11 @@ class Runner:
                     return  # another process has taken these over meanwhile
                 self.start(row, flow, records)
             except (StoreError, LimitError) as error:
-                log.warning("run %s cannot begin now: %s", row.id, error)
+                log.warning("run %s cannot begin now: %s", row.id, error, extra={"run_id": row.id})
                 await self._give_back(row)
             except Exception as error:
                 if not isinstance(error, FlatwaterError):
-                    log.exception("run %s cannot begin", row.id)
+                    log.exception("run %s cannot begin", row.id, extra={"run_id": row.id})
                 await self._refuse(row, records, error)
 
     def start(self, row: Claimed, flow: Flow, records: Any = None) -> None:
@@ -110,6 +114,7 @@ class Runner:
         if records is not None:
             rows, values, waiting = records
             memory = Memory(rows or (), values or {}, waiting or (), flow.live_names)
+        self._figures.began(row, time())
         activation = Activation(self._services, row, flow, memory)
         activation.task = self._services.tasks.start(self._advance(activation), name=row.id, context=row.label)
         self._scheduler.entered(activation)
@@ -133,12 +138,15 @@ class Runner:
     # ---- one activation -------------------------------------------------------------------------
 
     async def _advance(self, activation: Activation) -> None:
+        RUN_ID.set(activation.id)  # in the task's own context
         activation.begun = True
         reference = self._contexts.born(activation.id, activation.context)
         try:
-            ending = await self._walk(activation)
-            activation.finishing = True
-            await self._finish(activation, ending)
+            with self._services.spans.run(activation.row) as span:
+                ending = await self._walk(activation)
+                span.ended(ending.state, ending.error)
+                activation.finishing = True
+                await self._finish(activation, ending)
         except (FencedError, ClosedError) as error:
             log.warning("run %s left memory without a record: %s", activation.id, error)
             return

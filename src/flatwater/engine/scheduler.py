@@ -233,7 +233,8 @@ class Scheduler:
             activation.stop("release", at_once=True)
         await self._gone(STUBBORN_S)
         for run_id in self.active:
-            log.error("a block of run %s does not heed its cancellation; the run is left to whoever claims it", run_id)
+            text = "a block of run %s does not heed its cancellation; the run is left to whoever claims it"
+            log.error(text, run_id, extra={"run_id": run_id})
 
     async def _gone(self, timeout_s: float) -> None:
         until = time() + timeout_s

@@ -6,9 +6,12 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
+
+from flatwater.engine.span import Spans, configured
 
 if TYPE_CHECKING:
     from flatwater.bounded.task import TaskGroup
@@ -16,6 +19,8 @@ if TYPE_CHECKING:
     from flatwater.engine.block import Registry
     from flatwater.engine.database import Databases
     from flatwater.engine.driver import RobotDriver
+    from flatwater.engine.modbus import Modbus
+    from flatwater.engine.modbus_watch import ModbusWatch
     from flatwater.engine.option import EngineOptions
     from flatwater.engine.robot import RobotBridge
     from flatwater.engine.web import Web
@@ -47,6 +52,7 @@ class Services:
     branches: TaskGroup
     web: Web
     databases: Databases
+    modbus: Modbus
     driver: RobotDriver | None = None
     functions: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
     runs: Runs = field(init=False)
@@ -57,19 +63,22 @@ class Services:
     emit_log: Callable[[str, str, str, str], None] = field(init=False)
     trim_log: Callable[[str], None] = field(init=False)
     abandoned: Callable[[str], None] = field(init=False)
+    spans: Spans = field(default_factory=configured)
     robots: RobotBridge | None = None
+    modbus_watch: ModbusWatch | None = None
     threads: ThreadPoolExecutor | None = None
 
     async def in_thread(self, func: Callable[..., Any], arguments: dict[str, Any]) -> Any:
-        """Call a plain function in the bounded thread pool, which starts with its first use."""
+        """Call a plain function in the bounded thread pool, which starts with its first use; it has the context
+        variables of the caller."""
         if self.threads is None:
             self.threads = ThreadPoolExecutor(self.options.max_threads, thread_name_prefix="flatwater-block")
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self.threads, partial(func, **arguments))
+        return await loop.run_in_executor(self.threads, partial(copy_context().run, func, **arguments))
 
     def log_failure(self, run_id: str, path: str, error: BaseException) -> None:
         """A block raised something that is not one of our errors: its traceback goes to the log."""
-        log.warning("run %s, block %s failed", run_id, path, exc_info=error, extra={"run_id": run_id})
+        log.warning("run %s, block %s failed", run_id, path, exc_info=error, extra={"run_id": run_id, "path": path})
 
     def close(self) -> None:
         if self.threads is not None:

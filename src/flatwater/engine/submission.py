@@ -39,6 +39,7 @@ class Submission(msgspec.Struct, frozen=True, kw_only=True):
     timeout_s: float | None = None
     trigger_id: str | None = None
     parent: Call | None = None
+    trace: Mapping[str, str] | None = None
 
 
 class Origin(msgspec.Struct, frozen=True):
@@ -121,6 +122,8 @@ def policy_of(origin: Origin, wish: Submission) -> str | None:
     policy: dict[str, Any] = {} if origin.release == "always" else {"release": origin.release}
     if wish.retry:
         policy["retry"] = check_retry(wish.retry)
+    if wish.trace:
+        policy["trace"] = wish.trace
     return dump(policy) if policy else None
 
 

@@ -74,7 +74,7 @@ class _Compiler:
         self._limits = limits
         self._problems = Problems(limits.max_problems)
         self._warnings = Problems(limits.max_problems)
-        self._binder = Binder(self._problems, self._warnings, limits)
+        self._binder = Binder(self._problems, self._warnings, limits, registry.functions.items)
         self._drafts: list[Draft] = []
         self._ids: dict[int, str] = {}
         self._names: dict[str, str] = {}

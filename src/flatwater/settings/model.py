@@ -56,6 +56,16 @@ class ServerSettings(Struct, frozen=True, kw_only=True):
     ] = ""
     tls_key: Annotated[str, Meta(description="PEM file of its key; empty: the key stands in the same file.")] = ""
     tls_min_version: Annotated[Literal["1.2", "1.3"], Meta(description="Lowest version of TLS that is spoken.")] = "1.2"
+    sample_allocations_bytes: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=2**50,
+            extra={"unit": "bytes"},
+            description="Note one of Python's allocations each so many bytes, always, for `flatwater allocations`; "
+            "2MiB is a good value. 0: off.",
+        ),
+    ] = 0
     drain_s: Annotated[
         Seconds, Meta(description="On SIGTERM, time for running work to end before it is released to the store.")
     ] = 20.0
@@ -90,8 +100,8 @@ class EngineSettings(Struct, frozen=True, kw_only=True):
     blocks: Annotated[
         tuple[str, ...],
         Meta(
-            description="Python modules whose `@block` functions definitions may use; `ScriptBp` calls by name what "
-            "their `FUNCTIONS` dictionaries hold."
+            description="Python modules whose `@block` and `@function` functions definitions may use, and whose "
+            "`@trigger` kinds start runs; `ScriptBp` calls by name what their `FUNCTIONS` dictionaries hold."
         ),
     ] = ()
     max_active: Annotated[Count, Meta(description="Runs in memory at once; the others live in the store alone.")] = 500
@@ -116,6 +126,16 @@ class EngineSettings(Struct, frozen=True, kw_only=True):
         Count, Meta(description="Connections to each database that sql blocks use.")
     ] = 2
     max_rows: Annotated[Count, Meta(description="Rows that one query of a sql block gives.")] = 10_000
+    max_modbus_connections: Annotated[
+        Count, Meta(description="Connections to each device of [modbus]; many devices take one only.")
+    ] = 1
+    max_modbus_conditions: Annotated[
+        Count, Meta(description="Different conditions that runs wait for on these devices.")
+    ] = 1_000
+    modbus_poll_s: Annotated[Seconds, Meta(description="How often each of these conditions is looked at.")] = 0.5
+    max_trigger_sources: Annotated[
+        Count, Meta(description="Triggers whose sources (of users' packages) are listened to at once.")
+    ] = 100
     max_log_lines: Annotated[Count, Meta(description="Newest lines kept of one run's log.")] = 1_000
     max_flows: Annotated[Count, Meta(description="Compiled definitions kept ready.")] = 256
     max_flow_nodes: Annotated[Count, Meta(description="Blocks of these together; a block costs about 2 KB.")] = 20_000
@@ -205,7 +225,7 @@ class AlertSettings(Struct, frozen=True, kw_only=True):
         tuple[str, ...],
         Meta(
             description="As `flatwater record --alert` takes them: level, slope, time to limit, oom_kill. Percent are "
-            "of the tightest cgroup's limit, else of the machine's memory."
+            "of the tightest cgroup's limit, else of the machine's memory. `overload` is the gateway's level, 0 to 3."
         ),
     ] = ("rss > 90%", "time to limit < 1h")
     to: Annotated[tuple[str, ...], Meta(description="Where alerts go: `log`, `exec:COMMAND WORDS`, `webhook:URL`.")] = (
@@ -226,7 +246,7 @@ class GatewaySettings(Struct, frozen=True, kw_only=True):
 
 
 class Settings(Struct, frozen=True, kw_only=True):
-    """Everything that can be set. ``databases`` names the databases that JDBC blocks may use."""
+    """Everything that can be set. ``databases`` and ``modbus`` name what SQL and Modbus blocks may use."""
 
     server: ServerSettings = ServerSettings()
     store: StoreSettings = StoreSettings()
@@ -240,6 +260,11 @@ class Settings(Struct, frozen=True, kw_only=True):
     gateway: GatewaySettings = GatewaySettings()
     alert: AlertSettings = AlertSettings()
     databases: dict[str, str] = {}
+    modbus: dict[str, str] = {}
+
+
+NAMED = {"databases": "sqlite:///file.db", "modbus": "tcp://10.0.0.7:502"}
+"""Sections whose keys are names of the user's choice, with what may stand there."""
 
 
 class Leaf(Struct, frozen=True):
@@ -254,9 +279,9 @@ class Leaf(Struct, frozen=True):
 
 
 def leaves() -> Iterator[Leaf]:
-    """Every setting, in order. ``[databases]`` has keys of the user's choice and is not listed."""
+    """Every setting, in order; without those of `NAMED` sections."""
     for section in msgspec.structs.fields(Settings):
-        if section.name == "databases":
+        if section.name in NAMED:
             continue
         hints = get_type_hints(section.type, include_extras=True)
         for field in msgspec.structs.fields(section.type):

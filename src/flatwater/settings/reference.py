@@ -21,6 +21,11 @@ _REFERENCE_TAIL = """
 ## [databases]
 
 Databases that JDBC blocks may use: `name = "SQLAlchemy URL"`. A block can name no other.
+
+## [modbus]
+
+Devices that Modbus blocks may use: `name = "tcp://host:502"`, or `rtu+tcp://host:port` for a serial line behind a
+converter that passes bytes through. A block can name no other. See [modbus.md](../howto/modbus.md).
 """
 
 

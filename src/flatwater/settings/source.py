@@ -15,7 +15,7 @@ from msgspec import UNSET, Struct
 
 from flatwater.errors import Problem, SettingError
 from flatwater.quantity import exact, measure
-from flatwater.settings.model import Leaf, Settings, leaves
+from flatwater.settings.model import NAMED, Leaf, Settings, leaves
 
 DEFAULT_FILE = "flatwater.toml"
 VARIABLE = "FLATWATER_"
@@ -99,11 +99,10 @@ def check(
         value = getattr(getattr(loaded.settings, group), name)
         shown = '"***"' if leaf.secret and value != leaf.default else _toml(value)
         lines.append(f"{name} = {shown}  # {loaded.origins.get(leaf.key, 'default')}")
-    if loaded.settings.databases:
-        lines += ["", "[databases]"]
-        lines += [
-            f'{name} = "***"  # {loaded.origins[f"databases.{name}"]}' for name in sorted(loaded.settings.databases)
-        ]
+    for section in NAMED:
+        if names := getattr(loaded.settings, section):
+            lines += ["", f"[{section}]"]
+            lines += [f'{name} = "***"  # {loaded.origins[f"{section}.{name}"]}' for name in sorted(names)]
     return "\n".join(lines)
 
 
@@ -170,8 +169,10 @@ def _from_environ(environ: Mapping[str, str], known: Mapping[str, Leaf], problem
     for name in sorted(environ):
         if not name.startswith(VARIABLE) or name.startswith(_NOT_SETTINGS):
             continue
-        if name.startswith(f"{VARIABLE}DATABASES_"):
-            variables[name] = f"databases.{name.removeprefix(f'{VARIABLE}DATABASES_').lower()}"
+        for section in NAMED:
+            prefix = f"{VARIABLE}{section.upper()}_"
+            if name.startswith(prefix):
+                variables[name] = f"{section}.{name.removeprefix(prefix).lower()}"
         if name not in variables:
             problems.append(Problem(name, "there is no such setting", _near(name, variables) or "unset it"))
             continue
@@ -188,14 +189,11 @@ _SECTIONS = tuple(field.name for field in msgspec.structs.fields(Settings))
 
 def _convert(entry: _Entry, known: Mapping[str, Leaf], problems: list[Problem]) -> Any:
     """The entry's value in its type, or UNSET after adding to ``problems``."""
-    if entry.key.startswith("databases."):
+    if sample := NAMED.get(entry.key.partition(".")[0]):
         if isinstance(entry.value, str) and entry.value:
             return entry.value
-        problems.append(
-            Problem(
-                entry.where, f"{entry.key} = {entry.value!r} is not a URL", 'write it as name = "sqlite:///file.db"'
-            )
-        )
+        hint = f'write it as name = "{sample}"'
+        problems.append(Problem(entry.where, f"{entry.key} = {entry.value!r} is not a URL", hint))
         return UNSET
     leaf = known.get(entry.key)
     if leaf is None:

@@ -106,7 +106,10 @@ def open_bench(tmp_path: Path, trace: Trace) -> Open:
 
     @asynccontextmanager
     async def open_(
-        functions: Mapping[str, Any] | None = None, databases: Mapping[str, str] | None = None, **options: Any
+        functions: Mapping[str, Any] | None = None,
+        databases: Mapping[str, str] | None = None,
+        modbus: Mapping[str, str] | None = None,
+        **options: Any,
     ) -> AsyncIterator[Bench]:
         async with (
             Store.open(f"sqlite:///{tmp_path}/flatwater.db") as store,
@@ -115,6 +118,7 @@ def open_bench(tmp_path: Path, trace: Trace) -> Open:
                 registry=kinds(trace),
                 functions=functions,
                 databases=databases,
+                modbus=modbus,
                 options=EngineOptions(**options),
             ) as engine,
         ):

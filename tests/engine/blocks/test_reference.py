@@ -27,6 +27,7 @@ TaskStateBp SetTaskVariableBp SetTaskVariablesBp SetOutOrderNoBp SetResponseBp G
 StopTaskBp TriggerTaskEventBp WaitEventBp CurrentTimeStampBp TimestampBp CreateUuidBp StringToJsonObjectBp
 StringToJsonArrayBp CacheDataBp GetCacheDataBp ClearCacheDataBp PrintBp ScriptBp JdbcQueryBp JdbcExecuteBp
 GetBp PostBp HttpGetBp HttpPostBp
+ModbusReadBp ModbusWriteBp ModbusWaitBp
 """
 
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from importlib import import_module
 from pkgutil import iter_modules
-from types import ModuleType
 from typing import Any
 
 from flatwater.engine.block import Registry
 from flatwater.engine.catalogue import FLOW_KINDS
-from flatwater.errors import SettingError
+from flatwater.extension import imported
 
 
 def builtin() -> Registry:
@@ -24,11 +23,13 @@ def builtin() -> Registry:
 def load(modules: Iterable[str] = ()) -> Registry:
     """The built-in blocks, those of installed packages, and those of Python ``modules`` by name.
 
+    With them come their functions of expressions and their kinds of triggers.
+
     Raises ``SettingError`` when a module cannot be imported, ``ConflictError`` when two declare one type.
     """
     registry = builtin()
     registry.load_entry_points()
-    for module in _imported(modules):
+    for module in imported(modules, "blocks"):
         registry.add_module(module)
     return registry
 
@@ -36,17 +37,6 @@ def load(modules: Iterable[str] = ()) -> Registry:
 def functions(modules: Iterable[str]) -> dict[str, Callable[..., Any]]:
     """What ``ScriptBp`` may call by name: the mappings ``FUNCTIONS`` of these modules, together."""
     found: dict[str, Callable[..., Any]] = {}
-    for module in _imported(modules):
+    for module in imported(modules, "blocks"):
         found.update(getattr(module, "FUNCTIONS", {}))
     return found
-
-
-def _imported(modules: Iterable[str]) -> Iterator[ModuleType]:
-    for name in modules:
-        try:
-            yield import_module(name)
-        except ImportError as error:
-            hint = "give a module's dotted name, as in `import name`, that this Python can find"
-            raise SettingError(
-                f"the blocks of {name!r} cannot be imported: {error}", where="blocks", hint=hint
-            ) from error

@@ -119,7 +119,7 @@ async def persist(request: Request, patience: Patience, call: BlockCall) -> Answ
 async def attempt(request: Request, *, strict: bool, call: BlockCall) -> Answer | WebError:
     """One request: its answer, or why there is none that will do."""
     try:
-        reply = await call.services.web.call(request)
+        reply = await call.services.web.call(call.services.spans.outgoing(request))
     except WebError as error:
         return error
     if 200 <= reply.status < 300 or not strict:

@@ -10,7 +10,8 @@ The language is CEL (https://cel.dev), read leniently because definitions of the
 - ``<`` and its kin are false beside null. In a condition null is false, "true" and "false" count, a number is an error.
 - Numbers are 64-bit Longs and finite Doubles; beyond them is an error, so JSON can hold every result.
 - ``&&`` and ``||`` stop at the first answer, from left to right.
-- Functions: `function.FUNCTIONS`, in front of or behind their first argument; macros: `syntax.MACROS`.
+- Functions: `function.FUNCTIONS`, and those of users (`engine.function`), in front of or behind their first argument;
+  macros: `syntax.MACROS`.
 
 Why not the library that was chosen for this (``common-expression-language`` 0.10, in Rust): every operator above, and
 every dynamic look-up, would have had to be rewritten into a call back to Python, each copying its operands both ways (1
@@ -31,6 +32,7 @@ from difflib import get_close_matches
 from typing import Any, Final, TypeAlias
 
 from flatwater.engine.expression.evaluation import Closure, Compiler, Meter, free, multiplies, names
+from flatwater.engine.expression.function import FUNCTIONS, Function
 from flatwater.engine.expression.operation import Fault
 from flatwater.engine.expression.syntax import MAX_NESTING, MAX_SOURCE_CHARS, Path, parse
 from flatwater.errors import ExpressionError
@@ -70,12 +72,17 @@ class Expression:
             raise _error(self.source, Fault("a value is nested too deeply")) from None
 
 
-def compile(source: str, *, roots: frozenset[str] | None = ROOTS) -> Expression:
-    """Compile ``source``; names outside ``roots`` are refused (``None`` allows all). Raises `ExpressionError`."""
+def compile(
+    source: str, *, roots: frozenset[str] | None = ROOTS, functions: Mapping[str, Function] = FUNCTIONS
+) -> Expression:
+    """Compile ``source``, which may call ``functions``; names outside ``roots`` are refused (``None`` allows all).
+
+    Raises `ExpressionError`.
+    """
     try:
         tree = parse(source)
         metered = multiplies(tree)
-        compiler = Compiler(metered=metered)
+        compiler = Compiler(metered=metered, functions=functions)
         closure, paths = compiler.closure(tree), list(free(tree))
         _check_roots(paths, roots)
     except Fault as fault:

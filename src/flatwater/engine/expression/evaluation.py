@@ -48,6 +48,11 @@ class Meter:
     def __init__(self, steps: int = MAX_STEPS) -> None:
         self.left = steps
 
+    def spend(self, steps: int) -> None:
+        self.left -= steps
+        if self.left < 0:
+            raise Fault(f"the evaluation takes more than {MAX_STEPS:,} steps", hint="do this in a script block")
+
     def pay(self, value: Any) -> None:
         """Pay for ``value`` and all that is in it, as often as it is in it."""
         pending = [value]
@@ -65,21 +70,23 @@ class Meter:
 
 
 class Compiler:
-    """Makes closures; ``metered`` expressions pay for what they touch."""
+    """Makes closures, which may call ``functions``; ``metered`` expressions pay for what they touch."""
 
-    def __init__(self, *, metered: bool) -> None:
+    def __init__(self, *, metered: bool, functions: Mapping[str, Function] = FUNCTIONS) -> None:
         self._metered = metered
+        self._functions = functions
         self.pure = True
 
     def closure(self, tree: Tree) -> Closure:
         make: Callable[[Any], Closure] = getattr(self, f"_{type(tree).__name__.lower()}")
         return make(tree)
 
-    def _charged(self, call: Callable[..., Any]) -> Callable[..., Any]:
+    def _charged(self, call: Callable[..., Any], steps: int = 0) -> Callable[..., Any]:
         """``call`` that pays for its operands, and for its result, which may be far larger (``replace``)."""
 
         def charged(environment: Environment, *values: Any) -> Any:
             meter: Meter = environment[_METER]
+            meter.spend(steps)
             for value in values:
                 meter.pay(value)
             result = call(*values)
@@ -110,11 +117,11 @@ class Compiler:
         return self._operation(item, (tree.target, tree.key), tree.at, charged=False)
 
     def _operation(
-        self, call: Callable[..., Any], operands: tuple[Tree, ...], at: int, *, charged: bool = True
+        self, call: Callable[..., Any], operands: tuple[Tree, ...], at: int, *, charged: bool = True, steps: int = 0
     ) -> Closure:
         parts = [self.closure(operand) for operand in operands]
         if self._metered and charged:
-            pay = self._charged(call)
+            pay = self._charged(call, steps)
             return _placed(lambda environment: pay(environment, *[part(environment) for part in parts]), at)
         if len(parts) == 1:
             only = parts[0]
@@ -177,9 +184,9 @@ class Compiler:
         if tree.name == "has" and len(tree.arguments) == 1:
             target = self.closure(tree.arguments[0])
             return lambda environment: target(environment) is not None
-        function = _function(tree)
+        function = _function(tree, self._functions)
         self.pure = self.pure and function.pure
-        return self._operation(function.call, tree.arguments, tree.at)
+        return self._operation(function.call, tree.arguments, tree.at, steps=function.steps)
 
     def _listof(self, tree: ListOf) -> Closure:
         parts = [self.closure(part) for part in tree.items]
@@ -249,11 +256,11 @@ _MACROS: Final[dict[str, Callable[[Any], Any]]] = {
 }
 
 
-def _function(tree: Call) -> Function:
-    function = FUNCTIONS.get(tree.name)
+def _function(tree: Call, functions: Mapping[str, Function]) -> Function:
+    function = functions.get(tree.name)
     if function is None:
-        near = get_close_matches(tree.name, [*FUNCTIONS, *MACROS], 1)
-        hint = f"did you mean {near[0]}?" if near else "the functions are: " + ", ".join(sorted(FUNCTIONS))
+        near = get_close_matches(tree.name, [*functions, *MACROS], 1)
+        hint = f"did you mean {near[0]}?" if near else "the functions are: " + ", ".join(sorted(functions))
         raise Fault(f"there is no function {tree.name[:40]}", hint=hint, at=tree.at)
     if not function.least <= len(tree.arguments) <= function.most:
         wanted = f"{function.least}" if function.least == function.most else f"{function.least} to {function.most}"

@@ -38,6 +38,7 @@ from flatwater.engine.expression.operation import (
     truth,
 )
 
+MAX_ARGUMENTS: Final = 100
 MAX_PATTERN_WORK: Final = 5_000_000
 """Characters of a pattern × characters of the text it is matched with: some 50 ms in the worst case."""
 MAX_PATTERN_BYTES: Final = 1024 * 1024
@@ -46,7 +47,11 @@ MAX_PATTERN_BYTES: Final = 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Function:
-    """``call`` with at least ``least`` and at most ``most`` arguments; ``pure`` ones give the same each time."""
+    """``call`` with at least ``least`` and at most ``most`` arguments; ``pure`` ones give the same each time.
+
+    One call counts ``steps`` beside the values it touches where an expression is metered. ``example`` is an expression
+    that shows it; ``origin`` says who declared it ("" here).
+    """
 
     name: str
     call: Callable[..., Any]
@@ -54,6 +59,9 @@ class Function:
     most: int
     pure: bool
     description: str
+    steps: int = 0
+    example: str = ""
+    origin: str = ""
 
 
 FUNCTIONS: Final[dict[str, Function]] = {}
@@ -63,10 +71,8 @@ def function(*names: str, null: Any = ..., pure: bool = True) -> Callable[[Calla
     """Declare a function under ``names``; ``null`` is its result when the first argument is null."""
 
     def declare(call: Callable[..., Any]) -> Callable[..., Any]:
-        parameters = inspect.signature(call).parameters.values()
-        least = sum(parameter.default is parameter.empty and parameter.kind < 2 for parameter in parameters)
-        most = 100 if any(parameter.kind == parameter.VAR_POSITIONAL for parameter in parameters) else len(parameters)
-        guarded = call if null is ... else _unless_null(call, null)
+        least, most = arity(call)
+        guarded = call if null is ... else unless_null(call, null)
         description = (call.__doc__ or "").strip().split("\n")[0]
         for name in names:
             FUNCTIONS[name] = Function(name, guarded, least, most, pure, description)
@@ -75,7 +81,15 @@ def function(*names: str, null: Any = ..., pure: bool = True) -> Callable[[Calla
     return declare
 
 
-def _unless_null(call: Callable[..., Any], result: Any) -> Callable[..., Any]:
+def arity(call: Callable[..., Any]) -> tuple[int, int]:
+    """How many arguments a function takes, at least and at most."""
+    parameters = inspect.signature(call).parameters.values()
+    least = sum(parameter.default is parameter.empty and parameter.kind < 2 for parameter in parameters)
+    many = any(parameter.kind == parameter.VAR_POSITIONAL for parameter in parameters)
+    return least, MAX_ARGUMENTS if many else len(parameters)
+
+
+def unless_null(call: Callable[..., Any], result: Any) -> Callable[..., Any]:
     def guarded(first: Any, *rest: Any) -> Any:
         if first is not None:
             return call(first, *rest)

@@ -184,9 +184,13 @@ async def reply(reader: asyncio.StreamReader, *, head_only: bool = False) -> Rep
     return found
 
 
+LATE = "drain_lag_s = 60\nrefuse_lag_s = 60\n"
+"""For [overload]: a busy machine, with clients and upstreams in the same loop, does not make the gateway overloaded."""
+
+
 def config(port: int, more: str = "", *, scheme: str = "http", host: str = "127.0.0.1") -> Config:
     """One service, ``api``; ``more`` continues its table."""
-    return parse(f'[services.api]\nendpoints = ["{scheme}://{host}:{port}"]\n{more}\n')
+    return parse(f'[overload]\n{LATE}[services.api]\nendpoints = ["{scheme}://{host}:{port}"]\n{more}\n')
 
 
 @contextlib.asynccontextmanager

@@ -38,12 +38,8 @@ def test_defaults_of_the_example_are_the_defaults() -> None:
     """What the comments call defaults."""
     config = load(EXAMPLE)
     plain = parse(SERVICE)
-    assert (config.listen, config.front, config.cache, config.overload) == (
-        plain.listen,
-        plain.front,
-        plain.cache,
-        plain.overload,
-    )
+    for name in ("listen", "front", "cache", "overload", "log", "alert"):
+        assert getattr(config, name) == getattr(plain, name)
     shop, other = config.services["shop"], plain.services["a"]
     for section in ("timeout", "connections", "ejection", "breaker", "retry"):
         assert getattr(shop, section) == getattr(other, section)
@@ -58,6 +54,9 @@ def test_defaults_of_the_example_are_the_defaults() -> None:
         (SERVICE + "balance = 'x'", 3, "'x' is no way to balance", "round_robin or least_requests"),
         (SERVICE + "\n[services.a.timeout]\nconnect_s = 'soon'", 5, "no number of seconds", "250ms"),
         (SERVICE + "timeout = { idle_s = -1 }", 3, "out of range", "above zero"),
+        (SERVICE + "ejection = { failure_percent = 101 }", 3, "above 100", "give 0"),
+        (SERVICE + "[services.a.ejection]\nslow_factor = 0.5", 3, "slow_factor below 1", "give 0"),
+        ("[log]\nformat = 'xml'\n" + SERVICE, 2, "Invalid enum value", "choose 'json' or 'text'"),
         (SERVICE + "max_body_bytes = '3 apples'", 3, "no number of bytes", "64 KiB"),
         (SERVICE + "strip_prefix = 1", 3, "Expected `bool`", "give bool"),
         (SERVICE + "path = 'a'", 3, "is no path prefix", "begin it with '/'"),

@@ -45,6 +45,21 @@ async def test_only_idempotent_requests_are_repeated(ledger: Ledger) -> None:
         await front.at_rest()
 
 
+async def test_a_trace_context_is_passed_on_as_it_is(ledger: Ledger) -> None:
+    """With and without a body, which are two ways through the gateway; and past its cache."""
+    trace = b"traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\r\n"
+    trace += b"tracestate: congo=t61rcWkgMzE,rojo=00f067aa0ba902b7\r\nbaggage: plant=hall%201\r\n"
+    get = b"GET /api/ HTTP/1.1\r\nhost: gate\r\n" + trace + b"\r\n"
+    post = b"POST /api/ HTTP/1.1\r\nhost: gate\r\n" + trace + b"content-length: 2\r\n\r\nhi"
+    for more in ("", "cache = {}"):
+        async with origin(OK) as upstream, gate(config(upstream.port, more), ledger) as front:
+            for request in (get, post):
+                assert (await front.ask(request)).status == 200
+                passed = upstream.heads[-1].lower()
+                assert [line + b"\r\n" in passed for line in trace.lower().split(b"\r\n") if line] == [True] * 3
+            await front.at_rest()
+
+
 async def test_retry_budget_ends_a_storm(ledger: Ledger) -> None:
     more = "retry = { attempts = 3, budget_percent = 10.0, min_per_s = 0.1, backoff_s = 0.001 }\n"
     more += "ejection = { failures = 1000 }"

@@ -156,7 +156,7 @@ async def staged() -> AsyncIterator[Stage]:
         await asyncio.to_thread(
             server.start, "-p", str(server.folder), "-c", "nginx.conf", "-e", str(server.folder / "error.log")
         )
-        more = 'path = "/"\nretry = { attempts = 1 }\nejection = { failures = 1000000 }\n[overload]\nenabled = false'
+        more = 'path = "/"\nretry = { attempts = 1 }\nejection = { failures = 1000000 }'
         front = await stack.enter_async_context(gate(config(upstream.port, more), Ledger()))
         stage = Stage(server.port, front)
         yield stage

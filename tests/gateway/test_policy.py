@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from math import exp, log
+from random import Random
 
 import pytest
 from hypothesis import given
@@ -14,7 +16,8 @@ from flatwater.bounded import Ledger
 from flatwater.gateway.balance import LeastRequests, RoundRobin
 from flatwater.gateway.breaker import Breaker
 from flatwater.gateway.error import BreakerError, ConnectError, ResetError, RouteError, StaleError
-from flatwater.gateway.health import Check, Ejection, Health, may_eject
+from flatwater.gateway.health import Check, Ejection, Health, Tally, may_eject
+from flatwater.gateway.outlier import outliers
 from flatwater.gateway.rate import Bucket, Rate, RateRule
 from flatwater.gateway.retry import RetryBudget, RetryRule, immediate, pause_s, repeatable
 from flatwater.gateway.route import Routes
@@ -199,3 +202,86 @@ def test_routes() -> None:
     for host, path in ((b"x", b"/shopping"), (b"x", b"/"), (b"x", b"//shop"), (b"[::1]:80", b"/other")):
         with pytest.raises(RouteError):
             routes.find(host, path)
+
+
+tallies = st.builds(
+    lambda requests, share, seconds: Tally(
+        requests,
+        failed := round(requests * share),
+        well := requests - failed,
+        log(seconds) * well,
+        log(seconds) ** 2 * well,
+    ),
+    st.integers(0, 200),
+    st.floats(0, 1),
+    st.floats(0.001, 30),
+)
+
+
+@given(st.lists(st.none() | tallies, max_size=8), st.sampled_from([0.0, 10.0, 30.0]), st.sampled_from([0.0, 2.0, 10.0]))
+def test_outliers_are_worse_than_their_peers(seen: list[Tally | None], percent: float, factor: float) -> None:
+    rule = Ejection(failure_percent=percent, slow_factor=factor, slow_s=0.2, min_requests=20)
+    found = outliers(seen, rule)
+    assert [each.badness for each in found] == sorted((each.badness for each in found), reverse=True)
+    assert len({each.place for each in found}) == len(found)
+    for each in found:
+        own = seen[each.place]
+        peers = [tally for place, tally in enumerate(seen) if tally is not None and place != each.place]
+        assert own is not None
+        assert own.requests >= 20
+        if each.kind == "failure_ratio":
+            failed = sum(peer.failures for peer in peers) / sum(peer.requests for peer in peers)
+            assert 0 < percent <= 100 * own.failures / own.requests
+            assert own.failures / own.requests >= 2 * failed - 1e-9
+        else:
+            usual = exp(sum(peer.log_s for peer in peers) / sum(peer.timed for peer in peers))
+            assert factor
+            assert exp(own.log_s / own.timed) >= max(0.2, factor * usual) * (1 - 1e-9)
+
+
+@given(tallies, st.integers(2, 6), st.integers(1, 6))
+def test_what_all_suffer_puts_nobody_out(tally: Tally, count: int, factor: int) -> None:
+    rule = Ejection(slow_factor=1.0 + factor, min_requests=1)
+    assert not outliers([tally] * count, rule)
+
+
+def seen(failures: int, *times: float) -> Tally:
+    logs = [log(seconds) for seconds in times]
+    return Tally(failures + len(times), failures, len(times), sum(logs), sum(each**2 for each in logs))
+
+
+def test_the_failing_and_the_slow_are_found() -> None:
+    well = seen(1, *[0.01, 0.02] * 50)
+    failing = seen(20, *[0.01] * 30)
+    slow = seen(0, *[0.5, 0.4] * 20)
+    found = outliers([well, failing, None, slow, well], Ejection())
+    assert {(each.place, each.kind) for each in found} == {(1, "failure_ratio"), (3, "latency")}
+    assert not outliers([well, seen(0, *[0.01] * 95, *[30.0] * 5)], Ejection()), "a few long polls"
+    assert not outliers([failing], Ejection()), "nobody to compare it with"
+    assert not outliers([failing, seen(0, 1.0, 1.0, 1.0)], Ejection())
+
+
+def test_requests_slow_by_nature_put_nobody_out() -> None:
+    """Some routes take two seconds, others two milliseconds: the mix that an endpoint gets is chance."""
+    chance = Random(1)
+    for _ in range(2000):
+        mixes = [[chance.choice((2.0, 0.002)) for _ in range(20)] for _ in range(2)]
+        assert not outliers([seen(0, *mix) for mix in mixes], Ejection())
+
+
+def test_windows_wait_for_requests() -> None:
+    health = Health(Ejection(min_requests=4, window_s=10.0), Check())
+    for _ in range(3):
+        health.succeeded()
+    assert health.window(10.0) == Tally(3, 0, 0, 0.0, 0.0)
+    health.failed("x")
+    assert health.window(20.0) == Tally(4, 1, 0, 0.0, 0.0)
+    assert health.window(30.0) == Tally(0, 0, 0, 0.0, 0.0), "a window of its own"
+    health.succeeded()
+    assert health.window(70.0) == Tally(1, 0, 0, 0.0, 0.0)
+    assert health.window(80.0) == Tally(1, 0, 0, 0.0, 0.0)
+    assert health.window(90.0) == Tally(0, 0, 0, 0.0, 0.0), "what is older than six windows says nothing"
+    health.eject(90.0)
+    health.failed("x")
+    assert health.window(95.0) is None
+    assert health.window(200.0) == Tally(0, 0, 0, 0.0, 0.0), "what came while it was out does not count"

@@ -45,11 +45,11 @@ class Running:
 
 
 @contextlib.asynccontextmanager
-async def running(path: Path) -> AsyncIterator[Running]:
+async def running(path: Path, *words: str, **environment: str) -> AsyncIterator[Running]:
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "flatwater.cli", "gateway", "-c", str(path), "-v"),
+        *(*words, sys.executable, "-m", "flatwater.cli", "gateway", "-c", str(path), "-v"),
         stderr=asyncio.subprocess.PIPE,
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        env={**os.environ, "PYTHONUNBUFFERED": "1", **environment},
     )
     found = Running(process, "")
     try:

@@ -14,6 +14,7 @@ from flatwater.gateway.health import Check, Ejection
 from flatwater.gateway.rate import RateRule
 from flatwater.gateway.retry import RetryRule
 from flatwater.listener.certificate import Version
+from flatwater.listener.log import Format, Level
 
 
 class Identity(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,6 +91,24 @@ class Overload(msgspec.Struct, frozen=True, kw_only=True):
     refuse_percent: float = 95.0
     drain_lag_s: float = 0.5
     refuse_lag_s: float = 1.0
+
+
+class Log(msgspec.Struct, frozen=True, kw_only=True):
+    """The log of ``flatwater gateway``, on standard error: the least severe level shown; one JSON object a line, or
+    plain text."""
+
+    level: Level = "warning"
+    format: Format = "text"
+
+
+class Alert(msgspec.Struct, frozen=True, kw_only=True):
+    """Rules on the process's own figures (those of ``flatwater record --alert``, and ``overload``: the level of
+    [overload], 0 to 3), looked at every ``every_s``. Where alerts go: ``log``, ``exec:COMMAND WORDS``,
+    ``webhook:URL``."""
+
+    rules: tuple[str, ...] = ("rss > 90%", "time to limit < 1h", "overload > 1")
+    to: tuple[str, ...] = ("log",)
+    every_s: float = 5.0
 
 
 class Admin(msgspec.Struct, frozen=True, kw_only=True):
@@ -196,4 +215,6 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     front: Front = Front()
     cache: Cache = Cache()
     overload: Overload = Overload()
+    log: Log = Log()
+    alert: Alert = Alert()
     admin: Admin = Admin()

@@ -28,6 +28,7 @@ _HOST = re.compile(r"(\*\.)?[a-z0-9._\[\]:-]+")
 _MAY_BE_ZERO = {"limit_bytes", "max_retries", "max_pending", "min_per_s", "per_s"}
 _MAY_BE_ZERO |= {"memo_entries", "budget_percent", "max_ejected_percent", "backoff_s", "linger_s", "port"}
 _MAY_BE_ZERO |= {"heuristic_share", "max_heuristic_s", "default_fresh_s", "max_stale_disconnected_s", "half_close_s"}
+_MAY_BE_ZERO |= {"failure_percent", "slow_factor", "slow_s"}
 
 
 class ConfigError(SettingError, code="gateway_config"):
@@ -194,6 +195,11 @@ class Reader:
         if service.cache.set_cookie not in ("always", "explicit", "never"):
             self._wrong(
                 f"{key}.cache.set_cookie", f"{service.cache.set_cookie!r} is not known", "always, explicit, never"
+            )
+        ejection = service.ejection
+        if ejection.failure_percent > 100 or 0 < ejection.slow_factor < 1:
+            self._wrong(
+                f"{key}.ejection", "failure_percent is above 100, or slow_factor below 1", "give 0 for neither of them"
             )
         if service.check.path and not service.check.path.startswith("/"):
             self._wrong(f"{key}.check.path", f"{service.check.path!r} is no path", "begin it with '/'")

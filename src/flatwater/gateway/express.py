@@ -178,7 +178,7 @@ class Express(Transit):
         if upstream.service.retry.covers(status):
             self.hand_over()
             return False
-        upstream.answered(backend, status)
+        upstream.answered(backend, status, self.began)
         self.started = True
         self.status = status
         headers = response_headers(response.headers, (), bodyless=status in (204, 304))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from time import perf_counter
 from typing import TYPE_CHECKING, Protocol
 
 from flatwater.bounded import TaskGroup
@@ -188,6 +189,7 @@ class Forwarder:
         request = transit.request
         assert request is not None
         exchange = transit.exchange
+        began = transit.began if exchange is not None else perf_counter()
         if transit.failure is not None:
             failure, transit.failure = transit.failure, None
             raise failure
@@ -204,7 +206,7 @@ class Forwarder:
             if not exchange.ready:
                 self._start_pump(transit, exchange, len(body), upstream.service.max_body_bytes)
         response = await exchange.head(_teller(transit))
-        upstream.answered(backend, response.status)
+        upstream.answered(backend, response.status, began if last else 0.0)  # a client's time is not the endpoint's
         return response
 
     def _written(self, head: Head, client: str, host: bytes, id: bytes) -> bytes:

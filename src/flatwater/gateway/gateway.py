@@ -69,7 +69,7 @@ class Gateway:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.config = config
-        self._ledger = ledger
+        self.ledger = ledger
         self._clock = clock
         front = config.front
         self.tasks = TaskGroup("gateway requests", max_tasks=front.max_tasks, ledger=ledger)
@@ -151,7 +151,7 @@ class Gateway:
         self._apply(config)
         self._reloads += 1
         before, self.config = self.config, config
-        sections = ("listen", "front", "cache", "overload", "admin")
+        sections = ("listen", "front", "cache", "overload", "log", "alert", "admin")
         return [section for section in sections if getattr(before, section) != getattr(config, section)]
 
     async def drain(self, timeout_s: float) -> bool:
@@ -215,8 +215,10 @@ class Gateway:
                 services[name] = same
                 continue
             upstream = Upstream(
-                name, service, ledger=self._ledger, sweeper=self._sweeper, tasks=self.background, clock=self._clock
+                name, service, ledger=self.ledger, sweeper=self._sweeper, tasks=self.background, clock=self._clock
             )
+            if same is not None:
+                upstream.succeed(same)
             services[name] = upstream
             fresh.append(upstream)
         if self.cache is None and any(service.cache.enabled for service in config.services.values()):
@@ -245,7 +247,7 @@ class Gateway:
     def _make_cache(self) -> None:
         rule = self.config.cache
         self.cache = HttpCache(
-            ledger=self._ledger,
+            ledger=self.ledger,
             max_entries=rule.max_entries,
             max_bytes=rule.max_bytes,
             max_entry_bytes=rule.max_entry_bytes,
@@ -255,7 +257,7 @@ class Gateway:
             label=self.config.front.via.encode(),
             clock=self._clock,
         )
-        self.flights = Flights(ledger=self._ledger, max_wait_s=rule.max_wait_s)
+        self.flights = Flights(ledger=self.ledger, max_wait_s=rule.max_wait_s)
         if self.overload is not None:  # a reload has switched the cache on
             self.overload.use(self.cache)
 
@@ -275,7 +277,7 @@ class Gateway:
             self._memory,
             self.cache,
             self.tasks,
-            ledger=self._ledger,
+            ledger=self.ledger,
             thresholds=thresholds,
             interval_s=rule.every_s,
         )

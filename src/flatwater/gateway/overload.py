@@ -16,7 +16,7 @@ from enum import IntEnum
 from types import TracebackType
 from typing import Protocol, Self
 
-from flatwater.bounded import Ledger, TaskGroup, Usage, check_bound
+from flatwater.bounded import Histogram, Ledger, TaskGroup, Usage, check_bound
 from flatwater.errors import SettingError
 
 log = logging.getLogger(__name__)
@@ -122,7 +122,7 @@ class Overload:
     On each request: answer 503 with ``retry_after_s`` while :attr:`refusing` (and say so with :meth:`refuse`); send
     ``connection: close`` while :attr:`draining` (:meth:`drain`). From the level ``SHRINK`` on, each look evicts from
     ``cache`` what is above the level's end, at most ``max_evicted`` entries at a time so that the loop goes on, and
-    gives free memory back to the system at most every ``trim_every_s``.
+    gives free memory back to the system at most every ``trim_every_s``. :attr:`lag` has the lag of every look.
     """
 
     kind = "overload manager"
@@ -145,6 +145,7 @@ class Overload:
         check_bound("interval_s", interval_s, where=name)
         check_bound("max_evicted", max_evicted, where=name)
         self.name = name
+        self.lag = Histogram(f"loop lag of {name}", ledger=ledger)
         self.level = Level.NORMAL
         self.refusing = False
         self.draining = False
@@ -201,6 +202,7 @@ class Overload:
     def check(self, lag_s: float, now: float) -> Level:
         """Look once: ``lag_s`` is how late this look is, ``now`` the loop's time."""
         self._checks += 1
+        self.lag.add(max(0.0, lag_s))
         pressure = self._pressure()
         lag_s, self._lag_before_s = min(lag_s, self._lag_before_s), lag_s
         self._lag_s = lag_s

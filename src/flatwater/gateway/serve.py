@@ -11,14 +11,16 @@ import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, Protocol
 
 from flatwater.bounded import Ledger
+from flatwater.bounded.notify import Notifier
 from flatwater.gateway.admin import Admin
 from flatwater.gateway.config import Config
 from flatwater.gateway.front import Hall
 from flatwater.gateway.gateway import Gateway
 from flatwater.gateway.overload import Read
-from flatwater.gateway.reload import reload
+from flatwater.gateway.reload import Reloaded, reload
 from flatwater.listener.address import bound, url
 from flatwater.listener.certificate import Certificate
 from flatwater.listener.departure import Departure
@@ -29,6 +31,22 @@ log = logging.getLogger(__name__)
 
 _CLOSE_S = 5.0
 _MAX_OPERATORS = 50  # connections of the admin listener
+_ALIVE_SHARE = 3  # how many times the watchdog of systemd hears in the time that it allows
+
+
+class Alarm(Protocol):
+    """Rules on the process's figures: :class:`flatwater.memory.alarm.Alarm`. Entered and left with the gateway."""
+
+    async def __aenter__(self) -> Any: ...
+    async def __aexit__(self, *given: Any) -> None: ...
+    async def run(self) -> None: ...
+    def active(self) -> list[str]: ...
+    @property
+    def raised(self) -> int: ...
+
+
+AlarmOf = Callable[[Gateway, Ledger], Alarm]
+"""Makes the alarm of a gateway. Raises FlatwaterError for rules that are not understood."""
 
 
 def serve(
@@ -36,13 +54,15 @@ def serve(
     config: Config,
     *,
     read_memory: Read | None = None,
+    alarm: AlarmOf | None = None,
     ledger: Ledger | None = None,
     on_ready: Callable[[str], None] | None = None,
 ) -> None:
     """Answer until SIGTERM or SIGINT; then drain for up to ``listen.drain_s``, which a second signal cuts short.
 
     SIGHUP, or a change of the file, loads it again; one that is wrong is refused and logged. So it goes with the files
-    of its certificate. Raises FlatwaterError when the gateway cannot start.
+    of its certificate. systemd is told of all that, and that the loop is alive, where it started the process. ``alarm``
+    makes what watches the process. Raises FlatwaterError when the gateway cannot start.
     """
     with contextlib.ExitStack() as stack:
         listen, admin = config.listen, config.admin
@@ -57,7 +77,7 @@ def serve(
             )
         )
         desk = stack.enter_context(bound(admin.host, admin.port, section="admin")) if admin.port else None
-        process = Process(path, config, sock, desk, read_memory, ledger or Ledger(), on_ready or _announce)
+        process = Process(path, config, sock, desk, read_memory, alarm, ledger or Ledger(), on_ready or _announce)
         with asyncio.Runner(loop_factory=new_loop) as runner:
             runner.run(process.run())
 
@@ -72,6 +92,7 @@ class Process:
         sock: socket.socket,
         desk: socket.socket | None,
         read_memory: Read | None,
+        alarm: AlarmOf | None,
         ledger: Ledger,
         on_ready: Callable[[str], None],
     ) -> None:
@@ -82,6 +103,11 @@ class Process:
         self._ledger = ledger
         self._on_ready = on_ready
         self._gateway = Gateway(config, ledger=ledger, read_memory=read_memory)
+        self._alarm = alarm(self._gateway, ledger) if alarm is not None else None
+        self._notifier = Notifier()
+        self._address = ""
+        self._reloaded = Reloaded()
+        self._leaving = False
         self._departure = Departure(config.listen.drain_s)
         tls = config.listen.tls
         self._certificate = Certificate.given(tls.certificate, tls.key, tls.min_version)
@@ -91,7 +117,7 @@ class Process:
 
     async def run(self) -> None:
         with self._departure.signals({signal.SIGHUP: self._reload}):
-            async with self._gateway as gateway:
+            async with self._alarm or contextlib.nullcontext(), self._gateway as gateway:
                 hall = Hall(gateway.app, self._config.listen, self._config.front, gateway.tasks, ledger=self._ledger)
                 server = Server(
                     gateway.app,
@@ -106,6 +132,10 @@ class Process:
                 gateway.background.start(self._wait_and_drain(server, hall), name="drain")
                 for watch in self._watches:
                     gateway.background.start(watch.run(), name="watch of files")
+                if self._notifier.watchdog_s is not None:
+                    gateway.background.start(self._stay_alive(self._notifier.watchdog_s), name="watchdog")
+                if self._alarm is not None:
+                    gateway.background.start(self._alarm.run(), name="alarm")
                 async with hall.sweeper:
                     if self._desk is not None:
                         gateway.background.start(self._operators(self._desk), name="admin listener")
@@ -113,15 +143,29 @@ class Process:
         log.info("stopped")
 
     def _load(self) -> None:
-        reload(self._gateway, self._path)
+        if not self._leaving:
+            self._notifier.reloading("loading the configuration")
+        self._reloaded = reload(self._gateway, self._path)
+        if not self._leaving:
+            problem = " ".join(self._reloaded.problem.split())  # a status is one line
+            refused = f"; the configuration is refused: {problem}" if problem else ""
+            self._notifier.ready(f"listening on {self._address}{refused}")
 
-    def _reload(self) -> None:
+    def _reload(self) -> Reloaded:
+        """Read all files again; what became of the configuration."""
         for watch in self._watches:
             watch.act()
+        return self._reloaded
+
+    async def _stay_alive(self, allowed_s: float) -> None:
+        """Tell the watchdog, from the loop that answers."""
+        while True:
+            self._notifier.alive()
+            await asyncio.sleep(allowed_s / _ALIVE_SHARE)
 
     async def _operators(self, desk: socket.socket) -> None:
         """The admin listener; it answers until everything else has ended."""
-        admin = Admin(self._gateway, token=self._config.admin.token)
+        admin = Admin(self._gateway, token=self._config.admin.token, reload=self._reload, alarm=self._alarm)
         server = Server(
             admin,
             certificate=self._certificate if self._config.admin.tls else None,
@@ -137,13 +181,16 @@ class Process:
             raise
 
     def _started(self) -> None:
-        address = url(self._socket, tls=self._certificate is not None)
+        self._address = address = url(self._socket, tls=self._certificate is not None)
         self._on_ready(address)
         log.info("listening on %s, pid %s", address, os.getpid())
+        self._notifier.ready(f"listening on {address}")
 
     async def _wait_and_drain(self, server: Server, hall: Hall) -> None:
         """New connections are refused at once, requests under way are finished, then everything closes."""
         await self._departure.asked()
+        self._leaving = True
+        self._notifier.stopping("draining")
         hall.draining = True
         for listening in server.servers:
             listening.close()

@@ -40,6 +40,7 @@ class ShelfStatistics(Usage, frozen=True, kw_only=True):
     oversize_evictions: int
     shrunk: int
     deleted: int
+    purged: int
     scheduled: int
 
 
@@ -56,7 +57,7 @@ class Shelf:
         self.get: Callable[[bytes], Packed | None] = self.slots.get
         self._schedule: Schedule[bytes] = Schedule(max(0.1, max_age_s / _SPANS), self._is_held)
         self._stored = self._expired = 0
-        self._oversize = self._oversize_evictions = self._shrunk = self._deleted = 0
+        self._oversize = self._oversize_evictions = self._shrunk = self._deleted = self._purged = 0
 
     def put(self, key: bytes, until: float, rest: bytes, body: bytes, now: float) -> bool:
         """Keep an entry until ``until`` (at most ``max_age_s``). False when it is too large, or over already.
@@ -106,6 +107,12 @@ class Shelf:
             self.slots.shrink_to_fit()
         return before - room.bytes
 
+    def purge(self, matches: Callable[[bytes], bool]) -> int:
+        """Forget the entries whose key ``matches``; return how many left."""
+        gone = sum(self.room.take(key) for key in [key for key in self.slots if matches(key)])
+        self._purged += gone
+        return gone
+
     def clear(self) -> None:
         self._deleted += len(self.slots)
         self.room.clear()
@@ -128,6 +135,7 @@ class Shelf:
             oversize_evictions=self._oversize_evictions,
             shrunk=self._shrunk,
             deleted=self._deleted,
+            purged=self._purged,
             scheduled=len(self._schedule),
         )
 

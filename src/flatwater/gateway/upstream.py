@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from math import log as logarithm
+from time import perf_counter
 from typing import Protocol
 
 import msgspec
@@ -16,6 +18,7 @@ from flatwater.gateway.client import HttpClient, tls_context
 from flatwater.gateway.config import Service
 from flatwater.gateway.error import BodySizeError, EndpointError, GatewayError, RateError
 from flatwater.gateway.health import Health, may_eject
+from flatwater.gateway.outlier import outliers
 from flatwater.gateway.pool import PoolStatistics, origin
 from flatwater.gateway.rate import Rate
 from flatwater.gateway.retry import RetryBudget
@@ -27,7 +30,8 @@ Factory = Callable[[str, Service, Ledger], HttpClient]
 
 
 class EndpointStatistics(msgspec.Struct, frozen=True, kw_only=True):
-    """One endpoint: ``state`` is up, ejected (for ``ejected_s`` more) or down (by its checks)."""
+    """One endpoint: ``state`` is up, out (taken out by an operator), down (by its checks) or ejected: so often, and of
+    these ``ejected_for`` each kind of reason (failures in a row, failure_ratio, latency)."""
 
     url: str
     state: str
@@ -36,6 +40,7 @@ class EndpointStatistics(msgspec.Struct, frozen=True, kw_only=True):
     successes: int
     failures: int
     ejections: int
+    ejected_for: dict[str, int]
     last_error: str
     pool: PoolStatistics
 
@@ -71,7 +76,8 @@ class Backend:
 
     def statistics(self, now: float) -> EndpointStatistics:
         health = self.health
-        state = "down" if health.checked_out else "ejected" if health.ejected(now) else "up"
+        out = "out" if health.taken_out else "down" if health.checked_out else ""
+        state = out or ("ejected" if health.ejected(now) else "up")
         return EndpointStatistics(
             url=self.url,
             state=state,
@@ -80,6 +86,7 @@ class Backend:
             successes=health.successes,
             failures=health.failures,
             ejections=health.ejections,
+            ejected_for=dict(health.ejected_for),
             last_error=health.last_error,
             pool=self.client.statistics(),
         )
@@ -120,9 +127,10 @@ class Upstream:
         self._rate = Rate(name, service.rate, ledger=ledger, clock=clock) if service.rate.per_s > 0 else None
         self.quick = service.cache.enabled and self._rate is None  # hits need no admission
         self.express = not service.cache.enabled
-        self._latency = Histogram(f"latency of {name}", ledger=ledger)
+        self.latency = Histogram(f"latency of {name}", ledger=ledger)
         self._connect = connect or http_client
         self._some_out_until = 0.0  # while an endpoint may be out, candidates are looked for
+        self._compare_at = 0.0
         self._requests = 0
         self._classes = [0] * 6
         self._left = 0
@@ -136,11 +144,16 @@ class Upstream:
             )
             for endpoint in service.endpoints
         ]
+        rule = service.ejection
+        self._compared = len(self.backends) > 1 and rule.max_ejected_percent > 0
         self._checker: Checker[Backend] | None = None
 
     def start(self) -> None:
         for backend in self.backends:
             self._sweeper.add(backend.client)
+        if self._compared:
+            self._compare_at = self._clock() + self.service.ejection.window_s
+            self._sweeper.add(self)
         if self.service.check.path:
             self._checker = Checker(self.name, self.service.check, self.backends, self._tasks, self._checked)
             self._checker.start()
@@ -169,12 +182,18 @@ class Upstream:
             raise EndpointError(f"all {len(self.backends)} are out")
         return self._balance.choose(candidates)
 
-    def answered(self, backend: Backend, status: int) -> None:
-        """An endpoint answered; 5xx but 501 and 505 count as failures of it."""
+    def answered(self, backend: Backend, status: int, began: float = 0.0) -> None:
+        """An endpoint answered; 5xx but 501 and 505 count as failures of it. ``began``: when (perf_counter), if all
+        that has passed since was its own time."""
         if status < 500 or status in (501, 505):
             health = backend.health
             health.successes += 1
             health.failures_in_row = 0
+            if began and health.timed < health.timed_until:
+                took = logarithm(perf_counter() - began)
+                health.timed += 1
+                health.log_s += took
+                health.log_s2 += took * took
         else:
             self._count_failure(backend, f"status {status}")
 
@@ -188,7 +207,7 @@ class Upstream:
         if done.status == 499:
             self._left += 1
             return
-        self._latency.add(duration_s)
+        self.latency.add(duration_s)
         self._classes[done.status // 100] += 1
         if done.reason:
             self.refused(done.reason)
@@ -196,16 +215,43 @@ class Upstream:
     def hit(self, status: int, duration_s: float) -> None:
         """A request was answered from the cache without being admitted."""
         self._requests += 1
-        self._latency.add(duration_s)
+        self.latency.add(duration_s)
         self._classes[status // 100] += 1
 
     def refused(self, reason: str) -> None:
         self._refused[reason] = self._refused.get(reason, 0) + 1
 
+    def take_out(self, url: str, out: bool) -> bool:
+        """Whether an endpoint gets no requests, at an operator's word, until it is put back; those under way go on.
+        False when it was so already. Raises KeyError when there is no such endpoint."""
+        health = {backend.url: backend.health for backend in self.backends}[url]
+        changed = health.taken_out != out
+        health.taken_out = out
+        self._some_out_until = 1.0
+        return changed
+
+    def succeed(self, before: Upstream) -> None:
+        """Take the place of ``before``, of a former configuration: what an operator has taken out stays out."""
+        out = {backend.url for backend in before.backends if backend.health.taken_out}
+        for backend in self.backends:
+            if backend.url in out:
+                self.take_out(backend.url, True)
+
+    def sweep(self, now: float) -> None:
+        """At the end of a window, put out what is worse than its peers."""
+        now = self._clock()
+        if now < self._compare_at:
+            return
+        self._compare_at = now + self.service.ejection.window_s
+        seen = [backend.health.window(now) for backend in self.backends]
+        for outlier in outliers(seen, self.service.ejection):
+            self._eject(self.backends[outlier.place], outlier.kind, outlier.why)
+
     def retire(self) -> None:
         """Close idle connections and checks; busy connections close when they are released. Idempotent."""
         if self._checker is not None:
             self._checker.stop()
+        self._sweeper.remove(self)
         for backend in self.backends:
             backend.client.pool.close()
 
@@ -235,7 +281,7 @@ class Upstream:
             retries=self.budget.spent,
             retries_refused=self.budget.refused,
             limited=0 if self._rate is None else self._rate.limited,
-            latency=self._latency.statistics(),
+            latency=self.latency.statistics(),
             breaker=self.breaker.statistics(),
             endpoints=[backend.statistics(now) for backend in self.backends],
         )
@@ -248,14 +294,17 @@ class Upstream:
         return found
 
     def _count_failure(self, backend: Backend, error: str) -> None:
-        if not backend.health.failed(error):
-            return
+        if backend.health.failed(error):
+            self._eject(backend, "failures", error)
+
+    def _eject(self, backend: Backend, kind: str, why: str) -> None:
+        """Put an endpoint out, if that leaves enough of them."""
         now = self._clock()
         healths = [other.health for other in self.backends]
         if backend.health.available(now) and may_eject(healths, self.service.ejection, now):
-            for_s = backend.health.eject(now)
+            for_s = backend.health.eject(now, kind)
             self._some_out_until = 1.0
-            log.warning("%s of %s is out for %g s: %s", backend.url, self.name, for_s, error)
+            log.warning("%s of %s is out for %g s: %s", backend.url, self.name, for_s, why)
 
     def _checked(self, backend: Backend, error: str) -> None:
         """A check of an endpoint ended; ``error`` is empty when it passed."""

@@ -105,7 +105,8 @@ def threads_of(pid: int) -> int:
 
 def test_leak_is_named_with_owner_line_and_advice_and_no_value(start: Start, tmp_path: Path):
     leak, page = start(LEAK), tmp_path / "report.html"
-    done = run(leak.pid, "--for", "5s", "--json", "--html", page)
+    picture, graph = tmp_path / "path.svg", tmp_path / "path.dot"
+    done = run(leak.pid, "--for", "5s", "--json", "--html", page, "--svg", picture, "--dot", graph)
     assert done.returncode == 3, done.stderr
     told: dict[str, Any] = json.loads(done.stdout)
     Draft202012Validator(SCHEMA).validate(told)
@@ -125,14 +126,19 @@ def test_leak_is_named_with_owner_line_and_advice_and_no_value(start: Start, tmp
     assert "by_card" in html
     text = run(leak.pid, "--for", "3s").stdout
     assert text.startswith("GROWING  python-objects")
-    for report in (done.stdout, html, text):
+    assert ".by_card" in picture.read_text()
+    assert ".by_card" in graph.read_text()
+    for report in (done.stdout, html, text, picture.read_text(), graph.read_text()):
         assert SECRET not in report
     assert leak.poll() is None
 
 
 def test_flat_process_is_a_plateau(start: Start):
     flat = start(FLAT)
-    done = run(flat.pid, "--for", "4s", "--json")
+    picture = Path(f"/proc/{flat.pid}/cwd").readlink() / "none.svg"
+    done = run(flat.pid, "--for", "4s", "--json", "--svg", picture)
+    assert "no suspect has a retaining path" in done.stderr
+    assert not picture.exists()
     told = json.loads(done.stdout)
     Draft202012Validator(SCHEMA).validate(told)
     assert (done.returncode, told["verdict"]["kind"], told["suspects"]) == (0, "plateau", []), told["verdict"]

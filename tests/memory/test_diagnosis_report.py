@@ -66,3 +66,22 @@ def test_a_chain_of_like_objects_is_one_box():
     chain = [path_drawing.Box(".previous", "Version", "", size) for size in range(40, 10, -1)]
     first, more = path_drawing.folded(chain, 4000)
     assert (first.retained, more.title, more.retained) == (40, "4,029 more", 11)
+
+
+def test_paths_are_a_picture_and_a_graph_of_their_own(diagnosis: Diagnosis):
+    suspects = [found.suspect for found in diagnosis.findings]
+    picture = path_drawing.svg(suspects)
+    root = ElementTree.fromstring(picture)
+    assert root.tag == "{http://www.w3.org/2000/svg}svg"
+    drawn = root.findall("{http://www.w3.org/2000/svg}svg")
+    assert len(drawn) == len(suspects)
+    assert int(root.get("height", 0)) >= sum(int(one.get("height", 0)) for one in drawn) > 0
+    assert "var(" not in picture
+    graph = path_drawing.dot(suspects)
+    assert graph.startswith("digraph")
+    assert graph.count("subgraph cluster_") == len(suspects)
+    assert "color=red" in graph
+    assert any(line.strip().startswith("n0_0 -> n0_1 [label=") for line in graph.splitlines())
+    assert graph.count("{") == graph.count("}")
+    assert "secret" not in picture + graph
+    assert path_drawing.svg([]) == path_drawing.dot([]) == ""

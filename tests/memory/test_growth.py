@@ -67,12 +67,15 @@ def seen(seconds: float = 3.0, **settings: Any) -> Observation:
         return observe(here, seconds, **settings)
 
 
-def seen_to_grow(*containers: object, types: tuple[str, ...] = (), seconds: float = 2.0) -> Observation:
-    """An observation in which these grow; a busy machine is given longer windows."""
+def seen_to_grow(
+    *containers: object, types: tuple[str, ...] = (), seconds: float = 2.0, looks: int = 0, **settings: Any
+) -> Observation:
+    """An observation of at least so many looks in which these grow; a busy machine is given longer windows."""
     for factor in (1, 3, 6, 20):
-        observation = seen(seconds * factor)
+        observation = seen(seconds * factor, **settings)
         told = {row.type for row in growing_types(observation)}
-        if addresses(observation) >= {id(each) for each in containers} and told >= set(types):
+        grown = addresses(observation) >= {id(each) for each in containers} and told >= set(types)
+        if grown and observation.samples >= looks:
             return observation
     raise AssertionError(f"not seen to grow, in {observation}: {addresses(observation)}, {told}")
 
@@ -84,6 +87,16 @@ def addresses(observation: Observation) -> set[int]:
 class Link:
     def __init__(self, before: Any) -> None:
         self.before = before
+
+
+LEAST = 4  # shorter containers are not looked at: what was seen of one until then would be forgotten
+
+
+def go_up_and_down(saw_tooth: list[int]) -> None:
+    """In 14 calls, so that a window on a busy machine, too, has many teeth: a part of one is growth."""
+    saw_tooth.extend(range(7))
+    if len(saw_tooth) > 100:
+        del saw_tooth[LEAST:]
 
 
 @alone
@@ -101,16 +114,15 @@ def test_growing_containers_of_every_kind_beside_others() -> None:
         growing_ones[3].append(number)
         growing_ones[4][number] = number
         bounded.append(number)
-        saw_tooth.append(number)
+        go_up_and_down(saw_tooth)
         queue.append(number)
-        if len(saw_tooth) > 100:
-            saw_tooth.clear()
-        while len(queue) > number % 30:
+        while len(queue) > LEAST + number % 30:
             queue.popleft()
         stable[number % 50_000] = "changed"
 
     with working(work):
-        observation = seen_to_grow(*growing_ones)
+        # Of six looks, which a window of two seconds has by itself, one saw tooth in fifty rises by chance.
+        observation = seen_to_grow(*growing_ones, looks=20, interval_s=0.05)
     found = addresses(observation)
     assert not {id(stable), id(saw_tooth), id(queue), id(bounded)} & found
     row = next(row for row in growing(observation) if row.address == id(growing_ones[0]))
@@ -188,9 +200,7 @@ def test_a_heap_that_is_dear_to_walk_is_walked_three_times() -> None:
 
     def work(number: int) -> None:
         kept.append(Link(None))
-        saw_tooth.append(number)
-        if len(saw_tooth) > 60:
-            saw_tooth.clear()
+        go_up_and_down(saw_tooth)
 
     with working(work):
         observation = seen_to_grow(kept, types=(f"{__name__}.Link",))

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.long import often
 
 from flatwater.memory import _heap, heap
 
@@ -60,7 +61,7 @@ def graphs(draw: st.DrawFn) -> tuple[list[list[int]], list[int], int]:
     return successors, draw(st.lists(st.integers(0, 2**40), min_size=nodes, max_size=nodes)), draw(node)
 
 
-@settings(max_examples=400)
+@settings(max_examples=often(400))
 @given(graphs())
 def test_dominators_equal_brute_force(graph: tuple[list[list[int]], list[int], int]):
     assert walker(*graph) == brute_force(*graph)
@@ -137,7 +138,7 @@ def build(kinds: list[str], pairs: list[tuple[int, int]]) -> tuple[Any, list[int
     return objects[0], [id(item) for item in objects], held
 
 
-@settings(max_examples=12, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
+@settings(max_examples=often(24), suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 @given(
     st.lists(st.sampled_from(KINDS), min_size=2, max_size=30).flatmap(
         lambda kinds: st.tuples(

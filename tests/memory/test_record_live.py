@@ -17,6 +17,7 @@ from uuid import uuid4
 
 import pytest
 
+from flatwater.memory import agent_figures, plot, summary
 from flatwater.memory.alert import Alerts, Observation, parse
 from flatwater.memory.control_group import figures
 from flatwater.memory.recorder import Recorder
@@ -230,6 +231,60 @@ def test_what_an_agent_tells_is_recorded(path: Path, tag: str) -> None:
     assert told[child.pid]["blocks"][-1][1] > 1000
     assert {"gc_enabled", "gc_collections", "malloc_used"} <= told[child.pid].keys()
     assert told[without.pid] == {}
+
+
+HOLDERS = """
+import flatwater.agent, sys  # {tag}
+from flatwater.bounded import Ledger, History
+ledger = Ledger()
+kept = [History(f"short {number}", max_entries=1000, ledger=ledger) for number in range(25)]
+orders = History("orders of the day", max_entries=1000, ledger=ledger)
+kept[7].add(b"x")
+print("ready", flush=True)
+for line in sys.stdin:
+    for number in range(int(line)):
+        orders.add(b"order")
+    print("done", flush=True)
+"""
+
+
+def test_which_bounded_holder_grew_is_recorded_reported_and_drawn(
+    path: Path, tag: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(agent_figures, "POOLS_S", 0.0)
+
+    def told() -> dict[str, list[tuple[float, float]]]:
+        with Reader(path) as reader:
+            return next((reader.agent_figures(line.id) for line in reader.processes()), {})
+
+    def entries() -> float:
+        return told().get("ledger:orders of the day", [(0.0, 0.0)])[-1][1]
+
+    with program(HOLDERS, tag) as child, Recording(path) as recording:
+        assert child.stdin is not None
+        assert child.stdout is not None
+        child.stdout.readline()
+        with Recorder(recording, select(tag), interval_s=0.05, shares_s=0.05) as recorder:
+            tick_until(recorder, lambda _: bool(told().get("ledger:short 7")))
+            for number in range(1, 4):
+                child.stdin.write("200\n")
+                child.stdin.flush()
+                child.stdout.readline()
+                tick_until(recorder, lambda _, least=200 * number: entries() >= least)  # type: ignore[misc]
+    figures = told()
+    assert len([name for name in figures if name.startswith("ledger:")]) <= agent_figures.MAX_HOLDERS + 1
+    assert [value for _, value in figures["ledger_bound:orders of the day"]] == [1000]
+    assert figures["arenas"][-1][1] > 100_000
+    with Reader(path) as reader:
+        text = summary.text(summary.summarize(reader))
+        drawn = plot.build(reader, figure="ledger")
+        arenas = plot.build(reader, figure="arenas")
+    assert "held by orders of the day 0 → 600 of 1,000" in text, text
+    assert "short 7" not in text
+    assert drawn.series[0].label == "orders of the day"
+    assert drawn.title.startswith("Entries of bounded holders of ")
+    assert len(arenas.series) == 1
+    assert arenas.bytes
 
 
 def test_a_pid_used_again_is_another_process() -> None:

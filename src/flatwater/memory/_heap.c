@@ -3132,11 +3132,18 @@ heap_dominators(PyObject *module, PyObject *args)
     return result;
 }
 
+#include "sampler.c"
+
 static PyMethodDef methods[] = {
     {"census", heap_census, METH_VARARGS, census_doc},
     {"take", heap_take, METH_VARARGS, take_doc},
     {"fork_graph", heap_fork_graph, METH_VARARGS, fork_graph_doc},
     {"dominators", heap_dominators, METH_VARARGS, dominators_doc},
+#if INTERNALS
+    {"sampler_start", sampler_start, METH_VARARGS, sampler_start_doc},
+    {"sampler_stop", sampler_stop, METH_NOARGS, sampler_stop_doc},
+    {"sampler_read", sampler_read, METH_NOARGS, sampler_read_doc},
+#endif
     {NULL, NULL, 0, NULL},
 };
 

@@ -23,6 +23,8 @@ from typing import Any
 
 from flatwater.memory import protocol
 from flatwater.memory.command import Session, call
+from flatwater.memory.heap_model import HeapError
+from flatwater.memory.sampler import start_if_wanted
 
 
 def _unpatched(module: ModuleType, name: str) -> Any:
@@ -265,7 +267,10 @@ _registered = False
 
 
 def start(*, max_connections: int = 4) -> Agent:
-    """Give this process an agent that lasts; the one it has, if it has one. Raises OSError when that is impossible."""
+    """Give this process an agent that lasts; the one it has, if it has one. Raises OSError when that is impossible.
+
+    Where the environment asks for it the sampler of allocations begins with it.
+    """
     global _lasting, _registered
     if _lasting is None:
         _lasting = Agent(f"{protocol.own_directory()}/{os.getpid()}.sock", max_connections=max_connections)
@@ -274,6 +279,8 @@ def start(*, max_connections: int = 4) -> Agent:
             _registered = True
             os.register_at_fork(after_in_child=_after_fork)
             atexit.register(_unlink)
+        with contextlib.suppress(HeapError, ValueError):  # the program shall not fail for it
+            start_if_wanted()
     return _lasting
 
 

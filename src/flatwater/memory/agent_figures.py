@@ -19,7 +19,14 @@ from flatwater.bounded.ledger import Usage
 from flatwater.memory import protocol
 from flatwater.memory.refusal import environment
 
-POOLS_S: Final = 60.0  # looking for pools costs the process about a full collection
+POOLS_S: Final = 60.0  # looking for pools and ledgers costs the process about a full collection
+HOLDERS_S: Final = 600.0  # between looks at a process's ledgers; more often at first: a fiftieth of what was followed
+MAX_HOLDERS: Final = 20  # bounded holders of a process, the fullest
+HOLDER: Final = "ledger:"  # begins the names of holders' figures: entries, …
+HOLDER_BYTES: Final = "ledger_bytes:"
+HOLDER_BOUND: Final = "ledger_bound:"  # … and the entries that it may have
+_BOUNDS_S: Final = 3600.0
+_MAX_KNOWN: Final = 200
 _ABSENT_S: Final = 60.0  # how soon to look again where no agent listened
 _MAX_ANSWER: Final = 1 << 20
 
@@ -56,6 +63,8 @@ class AgentFigures:
         self._pending: set[int] = set()
         self._absent: dict[int, float] = {}
         self._pools_at: dict[int, float] = {}
+        self._holders_at: dict[int, tuple[float, float]] = {}  # first, and last
+        self._bounds: dict[int, tuple[float, dict[str, int]]] = {}  # when they were told first, and what
         self._asked = self._answered = self._refused = 0
         self._closing = False
         self._thread: threading.Thread | None = None
@@ -83,6 +92,8 @@ class AgentFigures:
         """It ended."""
         self._absent.pop(process, None)
         self._pools_at.pop(process, None)
+        self._holders_at.pop(process, None)
+        self._bounds.pop(process, None)
 
     def take(self) -> list[Told]:
         """What was told since the last call."""
@@ -125,19 +136,44 @@ class AgentFigures:
         for path in _sockets(pid):
             try:
                 with _connected(path, pid, self._timeout_s) as connection:
-                    found = figures(_answer(connection, "usage", {"shares": False}))
-                    if time.monotonic() - self._pools_at.get(process, float("-inf")) >= POOLS_S:
-                        self._pools_at[process] = time.monotonic()
-                        with suppress(KeyError):  # an agent that knows no pools
+                    now = time.monotonic()
+                    seldom = now - self._pools_at.get(process, float("-inf")) >= POOLS_S
+                    found = figures(_answer(connection, "usage", {"shares": seldom}))
+                    if seldom:
+                        self._pools_at[process] = now
+                        with suppress(KeyError):  # an agent that knows no pools, or no ledgers
                             found += pool_figures(_answer(connection, "pools", {}))
+                            if self._holders_due(process, now):
+                                rows = _answer(connection, "ledger", {"limit": MAX_HOLDERS})
+                                found += holder_figures(rows) + self._new_bounds(process, rows, now)
                     return found
             except (OSError, ValueError, KeyError, TypeError):  # it ended, is stopped, or is of another version
                 continue
         return []
 
+    def _holders_due(self, process: int, now: float) -> bool:
+        """Twenty holders each minute would fill the recording of a month."""
+        first, last = self._holders_at.get(process, (now, float("-inf")))
+        if now - last < min(HOLDERS_S, (now - first) / 50):
+            return False
+        self._holders_at[process] = first, now
+        return True
+
+    def _new_bounds(self, process: int, rows: list[dict[str, Any]], now: float) -> list[tuple[str, float]]:
+        """The bounds that were not told in the last hour: they hardly ever change."""
+        begun, known = self._bounds.get(process, (now, {}))
+        if now - begun >= _BOUNDS_S or len(known) > _MAX_KNOWN:
+            begun, known = now, {}
+        new = {row["name"]: row["bound"] for row in rows if known.get(row["name"]) != row["bound"]}
+        self._bounds[process] = begun, known | new
+        return [(HOLDER_BOUND + name, float(bound)) for name, bound in new.items()]
+
 
 def figures(usage: dict[str, Any]) -> list[tuple[str, float]]:
-    """:class:`flatwater.memory.usage.Usage`, as JSON, flat: names and numbers."""
+    """:class:`flatwater.memory.usage.Usage`, as JSON, flat: names and numbers.
+
+    ``arenas``, where USS was read, is what is neither shared nor malloc's: pymalloc's arenas first of all.
+    """
     collector, malloc = usage["collector"], usage["malloc"] or {}
     found = {"blocks": usage["blocks"], "tasks": usage["tasks"]}
     found |= {f"malloc_{name}": malloc.get(name) for name in ("heap", "mapped", "used", "free", "top")}
@@ -148,7 +184,15 @@ def figures(usage: dict[str, Any]) -> list[tuple[str, float]]:
         "gc_collected": collector["collected"],
         "gc_uncollectable": collector["uncollectable"],
     }
+    if malloc and (private := usage["memory"].get("uss")) is not None:
+        found["arenas"] = max(0, private - malloc["used"] - malloc["free"] - malloc["mapped"])
     return [(name, float(value)) for name, value in found.items() if value is not None]
+
+
+def holder_figures(rows: list[dict[str, Any]]) -> list[tuple[str, float]]:
+    """What bounded holders hold, by name."""
+    found = [(HOLDER + row["name"], float(row["size"])) for row in rows]
+    return found + [(HOLDER_BYTES + row["name"], float(row["bytes"])) for row in rows if row["bytes"] is not None]
 
 
 def pool_figures(pools: list[dict[str, Any]]) -> list[tuple[str, float]]:

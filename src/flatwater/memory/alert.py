@@ -26,7 +26,9 @@ from flatwater.errors import InputError
 from flatwater.memory.slope import Slope, slope
 from flatwater.quantity import DURATIONS, SIZES, duration, rate, size
 
-FIGURES: Final = ("rss", "pss", "uss", "swap", "vms", "cpu", "threads", "fds")
+_SIZED: Final = ("rss", "pss", "uss", "swap", "vms")
+_COUNTED: Final = ("cpu", "threads", "fds")
+FIGURES: Final = _SIZED + _COUNTED
 WINDOW_S: Final = 600.0
 TOTAL: Final = "total"
 
@@ -93,9 +95,9 @@ class State(msgspec.Struct, frozen=True):
     last_raised: float | None = None
 
 
-def parse(text: str, *, cooldown_s: float = 300.0, hysteresis: float = 0.05) -> Rule:
-    """Raises `RuleError` that names the position."""
-    return _Parser(text, cooldown_s, hysteresis).rule()
+def parse(text: str, *, cooldown_s: float = 300.0, hysteresis: float = 0.05, counts: Sequence[str] = ()) -> Rule:
+    """``counts``: more figures that may be named, which have no unit. Raises `RuleError` that names the position."""
+    return _Parser(text, cooldown_s, hysteresis, tuple(counts)).rule()
 
 
 def decide(rule: Rule, state: State, at: float, value: float) -> tuple[State, Literal["raised", "cleared"] | None]:
@@ -308,14 +310,15 @@ def _shown(rule: Rule, value: float) -> str:
         return f"{value:.0f} %"
     if rule.kind == "oom_kill":
         return f"{value:.0f} process{'' if value == 1 else 'es'}"
-    if rule.figure in ("threads", "fds", "cpu"):
+    if rule.figure not in _SIZED:
         return f"{value:.4g}{' %' if rule.figure == 'cpu' else ''}{'/s' if rule.kind == 'slope' else ''}"
     return rate(value) if rule.kind == "slope" else size(value)
 
 
 class _Parser:
-    def __init__(self, text: str, cooldown_s: float, hysteresis: float) -> None:
+    def __init__(self, text: str, cooldown_s: float, hysteresis: float, counts: tuple[str, ...]) -> None:
         self._text = text.strip()
+        self._counted = _COUNTED + counts
         self._cooldown_s = cooldown_s
         self._hysteresis = hysteresis
         self._at = 0
@@ -341,8 +344,8 @@ class _Parser:
             self._sign("<")
             threshold = self._measure(DURATIONS, "a duration, as 1h")
             return Rule(text="", kind="reach", figure="rss", above=False, threshold=threshold, total=total)
-        if word not in FIGURES:
-            raise self._refused(f"no figure {word}; there are {', '.join(FIGURES)}, time to limit and oom_kill")
+        if word not in (known := _SIZED + self._counted):
+            raise self._refused(f"no figure {word}; there are {', '.join(known)}, time to limit and oom_kill")
         return self._compared(word, total)
 
     def _compared(self, figure: str, total: bool) -> Rule:
@@ -351,7 +354,7 @@ class _Parser:
             self._word("slope")
             kind = "slope"
         above = self._sign("< or >") == ">"
-        units = {"": 1, "%": 1} if figure in ("cpu", "threads", "fds") else {**SIZES, "%": 1}
+        units = {"": 1, "%": 1} if figure in self._counted else {**SIZES, "%": 1}
         amount, unit = self._amount(units, "a number with a unit, as 600MiB")
         if kind == "slope":
             amount /= self._per()

@@ -29,7 +29,9 @@ _SECONDS = 60.0
 def cache() -> Path:
     """The folder for our present sources; not made yet."""
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    digest = hashlib.blake2s(b"".join(path.read_bytes() for path in _sources()), digest_size=6).hexdigest()
+    digest = hashlib.blake2s(
+        b"".join(path.read_bytes() for path in sorted(_HERE.glob("*.c"))), digest_size=6
+    ).hexdigest()
     return Path(home) / "flatwater" / f"{__version__}-{digest}"
 
 

@@ -22,9 +22,12 @@ from flatwater.memory import heap
 from flatwater.memory.bound import bounds
 from flatwater.memory.heap_graph import Child
 from flatwater.memory.heap_model import HeapError
+from flatwater.memory.ledger import ledger
 from flatwater.memory.maker import types_made, watch
 from flatwater.memory.pool import pools as find_pools
 from flatwater.memory.sample import hold, lengths, sample
+from flatwater.memory.sampler import allocations, sample_allocations
+from flatwater.memory.sampler import stop as stop_sampler
 from flatwater.memory.usage import trim_malloc
 from flatwater.memory.usage import usage as usage_now
 from flatwater.memory.work import instances, work_done
@@ -41,10 +44,18 @@ class Session:
 
     def __init__(self) -> None:
         self.graph: Child | None = None
+        self.sampling = False  # the sampler runs for this client alone
         self.closed = threading.Event()
 
     def close(self) -> None:
         """Let go of everything."""
+        self.close_graph()
+        if self.sampling:
+            self.sampling = False
+            stop_sampler()
+
+    def close_graph(self) -> None:
+        """End the snapshot's child, if there is one."""
         if self.graph is not None:
             self.graph.end()
             self.graph = None
@@ -62,8 +73,11 @@ command(lengths)
 command(work_done)
 command(instances)
 command(bounds)
+command(ledger)
 command(watch)
 command(types_made)
+command(allocations)
+command(sample_allocations)
 
 
 @command
@@ -109,7 +123,7 @@ def graph_open(
     session: Session, *, max_bytes: int = 2 << 30, timeout_s: float = 300.0, values: bool = False, nice: int = 19
 ) -> dict[str, Any]:
     """Fork the snapshot, in place of the session's former one: the child's first words and the pause."""
-    session.close()
+    session.close_graph()
     child = session.graph = Child(heap._extension(), max_bytes, timeout_s, values, nice)
     figures = child.ask()
     return {"pause_s": child.pause_s, "figures": figures}
@@ -126,7 +140,7 @@ def graph_ask(session: Session, *, line: str) -> Any:
 @command
 def graph_close(session: Session) -> None:
     """End the snapshot's child."""
-    session.close()
+    session.close_graph()
 
 
 @command

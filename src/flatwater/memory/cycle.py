@@ -26,6 +26,8 @@ Mark: TypeAlias = "array[int]"
 Row: TypeAlias = "array[float]"
 Traced: TypeAlias = dict[str, int]
 _SHIFT = 48
+# What looks methods up by names made anew (opening a file does) fills CPython's cache of them for hundreds of cycles.
+_forget_types: Callable[[], None] = getattr(sys, "_clear_internal_caches", None) or sys._clear_type_cache
 _OWN = ("<frozen", "tracemalloc.py", str(Path(__file__).parent))
 
 
@@ -66,6 +68,7 @@ class Cycles:
 
     def plan(self) -> Iterator[int]:
         """Numbers of cycles to run, one after another. Raises Grows, and ValueError for fewer than 40 cycles."""
+        __tracebackhide__ = True  # for pytest, here and below: the message says it all
         if self.cycles < 40:
             raise ValueError(f"cycles={self.cycles} are too few to tell growth from noise: give 40 or more")
         first = max(self.warmup, self.cycles // 4)
@@ -98,9 +101,13 @@ class Cycles:
         self._done += number
         return number
 
-    def _sample(self) -> None:
+    def _settle(self) -> None:
         self.between()
+        _forget_types()
         gc.collect()
+
+    def _sample(self) -> None:
+        self._settle()
         given = malloc()
         at, self._samples = 3 * self._samples, self._samples + 1
         self._figures[at] = self._done
@@ -121,15 +128,16 @@ class Cycles:
         return sorted(rows, key=lambda row: -row[1])
 
     def _explain(self, grown: list[tuple[heap.Container, float]], number: int) -> Iterator[int]:
+        __tracebackhide__ = True
         tracing = tracemalloc.is_tracing()
         if not tracing:
             tracemalloc.start()
         try:
             census = heap.census("containers")
+            self._settle()
             before = _traced()
             yield self._count(number)
-            self.between()
-            gc.collect()
+            self._settle()
             lines = _lines(before, _traced(), number)
             types = heap.census_diff(census, heap.census("containers"))
         finally:

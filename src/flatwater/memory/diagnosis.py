@@ -24,12 +24,11 @@ from flatwater.memory.heap_graph import Graph
 from flatwater.memory.heap_model import Census, Edge, HeapError, TypeGrowth, census_diff
 from flatwater.memory.heap_path import Path
 from flatwater.memory.holder import Holder, holders
-from flatwater.memory.per_work import per
+from flatwater.memory.per_work import Course, company, per
 from flatwater.memory.signature import signature
 from flatwater.memory.suspect import Suspect
 from flatwater.memory.target import Target
 from flatwater.memory.verdict import MIN_PYTHON, PAYLOAD, Evidence, Part, Verdict, idle_collector, judge
-from flatwater.memory.work import RUNNING
 from flatwater.quantity import size
 
 LOOK_SHARE = 0.65
@@ -67,7 +66,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
 
 class Diagnosis(msgspec.Struct, frozen=True, kw_only=True):
     """The answer. ``holders`` are given when nothing grows; ``notes`` say what could not be seen; ``took_s`` counts
-    from attached to answered."""
+    from attached to answered. ``goes_with`` is the unit and name of the work with which memory grows, if one does."""
 
     pid: int
     name: str
@@ -83,6 +82,7 @@ class Diagnosis(msgspec.Struct, frozen=True, kw_only=True):
     notes: tuple[str, ...] = ()
     trimmed: tuple[int, int] | None = None
     pools: tuple[dict[str, Any], ...] = ()
+    goes_with: tuple[str, str] | None = None
 
     @property
     def command(self) -> str:
@@ -130,14 +130,15 @@ class _Diagnosing:
     def run(self) -> Diagnosis:
         began = time.monotonic()
         who = self.target.ask("hello")
-        done = self.target.ask("work_done")
+        course = Course(self.target)
         self.progress("watching it grow", 0.05)
         self._warm_up()
         begin = self._end()
         with Outside(self.target.pid) as outside:
-            seen = growth.observe(self.target, self.seconds * (LOOK_SHARE if self.trace else 1.0))
+            seconds = self.seconds * (LOOK_SHARE if self.trace else 1.0)
+            seen = growth.observe(self.target, seconds, on_look=course.look)
         end = self._end()
-        work = self._work(done)
+        course.end()
         rows, kinds = growth.growing(seen), growth.growing_types(seen)
         self.progress("asking who holds it", 0.65)
         found, garbage = self._owners(rows, kinds, seen, begin, end)
@@ -151,9 +152,7 @@ class _Diagnosing:
         found = self._relevant(found, verdict)
         self.progress("tracing who makes it", 0.75)
         makers = self._makers(found)
-        findings = tuple(
-            self._finding(one, makers.get(at, {}), verdict, work, seen.seconds) for at, one in enumerate(found)
-        )
+        findings = tuple(self._finding(one, makers.get(at, {}), verdict, course, seen) for at, one in enumerate(found))
         holding = () if verdict.growing else self._holders()
         trimmed = self._trim() if self.trim else None
         advice = _verdict_advice(verdict, self.facts)
@@ -174,6 +173,7 @@ class _Diagnosing:
             holders=holding,
             notes=tuple(self.notes),
             trimmed=trimmed,
+            goes_with=self._goes_with(verdict, findings, course, seen),
         )
 
     def _facts(
@@ -222,18 +222,15 @@ class _Diagnosing:
                 self.notes = list(dict.fromkeys(self.notes))
         return evidence.ends(self.target.pid, census, usage)
 
-    def _work(self, before: dict[str, dict[str, int]]) -> dict[str, dict[str, int]]:
-        """What was completed in the window, by unit and name, and what ran at its beginning and its end."""
-        after = self.target.ask("work_done")
-        found = {
-            unit: {name: count - before.get(unit, {}).get(name, 0) for name, count in row.items()}
-            for unit, row in after.items()
-            if unit != RUNNING
-        }
-        running = {
-            name: min(count, before.get(RUNNING, {}).get(name, 0)) for name, count in after.get(RUNNING, {}).items()
-        }
-        return {**found, RUNNING: running} if running else found
+    def _goes_with(
+        self, verdict: Verdict, findings: tuple[Finding, ...], course: Course, seen: Observation
+    ) -> tuple[str, str] | None:
+        """The work with which memory grows: by the first suspect that tells; where there is none, by the RSS."""
+        told = [(one.per["unit"], one.per["name"]) for one in findings if one.per is not None and one.per["goes_with"]]
+        if told or findings or not verdict.growing:
+            return told[0] if told else None
+        cause = course.goes_with([(at, usage["memory"]["rss"]) for at, usage in seen.usage])
+        return None if cause is None else (cause.unit, cause.name)
 
     def _owners(
         self, rows: list[Growing], kinds: list[GrowingType], seen: Observation, begin: Ends, end: Ends
@@ -395,14 +392,14 @@ class _Diagnosing:
         return made
 
     def _finding(
-        self, one: Suspect, makers: dict[str, Any], verdict: Verdict, work: dict[str, dict[str, int]], seconds: float
+        self, one: Suspect, makers: dict[str, Any], verdict: Verdict, course: Course, seen: Observation
     ) -> Finding:
         inserted = makers.get("inserted_at") or makers.get("allocated_at") or []
         function = inserted[0]["function"] if inserted else ""
         return Finding(
             suspect=one,
             makers={key: value for key, value in makers.items() if key != "address"},
-            per=per(one, work, seconds),
+            per=per(one, course.completed, seen.seconds, course.goes_with(company(one, seen))),
             advice=_verdict_advice(verdict, self.facts)
             if one.unreachable or (verdict.kind == "thread-stacks" and one.owner.startswith("threading."))
             else advise(_facts(one, makers)),

@@ -15,10 +15,13 @@ import msgspec
 
 from flatwater.bounded.ledger import Usage, check_bound
 from flatwater.errors import FlatwaterError
-from flatwater.memory import heap
+from flatwater.memory import control_group, heap
 from flatwater.memory.heap_model import HeapError, Node
+from flatwater.quantity import size
 
 log = logging.getLogger(__name__)
+
+_MIN_GRAPH, _MAX_GRAPH = 4 << 20, 2 << 30  # bytes
 
 
 class NotWatchable(FlatwaterError, code="expect"):
@@ -65,6 +68,9 @@ class Expectation:
 
     At most ``max_pending`` watches (the oldest is dropped and counted), at most one collection each
     ``min_collect_s`` and one heap graph each ``min_graph_s``; of many objects of one name one path is looked for.
+    With ``collect=False`` it never collects, but waits for a full collection of Python's own: then the oldest watches
+    are kept, and further ones refused. A graph takes at most half of the room that is left: in the control group, and
+    of the bytes that ``room()`` gives (None: no limit); without room none is taken, and the report says so.
     ``on_retained`` gets each :class:`Retained`; the last ``max_reports`` are kept in ``reports``.
     Nothing runs by itself: :meth:`check` is called from time to time, from any thread.
     """
@@ -80,6 +86,8 @@ class Expectation:
         min_collect_s: float = 10.0,
         min_graph_s: float = 60.0,
         on_retained: Callable[[Retained], object] | None = None,
+        collect: bool = True,
+        room: Callable[[], int | None] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         check_bound("max_pending", max_pending, where=name)
@@ -88,6 +96,8 @@ class Expectation:
         self._max_pending = max_pending
         self._min_collect_s, self._min_graph_s = min_collect_s, min_graph_s
         self._on_retained = on_retained
+        self._collect, self._room = collect, room
+        self._outlived: dict[int, int] = {}  # watches that are due, and Python's full collections when they were met
         self._clock = clock
         self._pending: OrderedDict[int, tuple[weakref.ref[Any], str, float, float]] = OrderedDict()
         self._number = 0
@@ -99,6 +109,9 @@ class Expectation:
     def expect_dead(self, item: object, name: str, *, after_s: float = 5.0) -> None:
         """From ``after_s`` on ``item`` should be dead. Raises NotWatchable for a type without weak references."""
         with self._lock:
+            if not self._collect and len(self._pending) >= self._max_pending:
+                self._refused += 1
+                return
             self._number += 1
             number = self._number
             try:
@@ -117,18 +130,25 @@ class Expectation:
                 self._pending.popitem(last=False)
                 self._refused += 1
 
+    @property
+    def due(self) -> bool:
+        """Whether ``check`` has something to do that may take long; cheap."""
+        now = self._clock()
+        return now >= self._next_collect and bool(self._due(now))
+
     def check(self) -> tuple[Retained, ...]:
         """Look at what is due. Cheap when nothing is; else a collection, and perhaps a graph, within their rates."""
         now = self._clock()
-        if now < self._next_collect or not self._due(now):
+        if now < self._next_collect or not (due := self._due(now)):
             return ()
-        self._next_collect = now + self._min_collect_s
-        self._collections += 1
-        gc.collect()
-        due = self._due(now)
-        if not due:
-            return ()
-        return self._report(due, now)
+        if self._collect:
+            self._next_collect = now + self._min_collect_s
+            self._collections += 1
+            gc.collect()
+            due = self._due(now)
+        else:
+            due = self._collected(due)
+        return self._report(due, now) if due else ()
 
     def statistics(self) -> ExpectStatistics:
         return ExpectStatistics(
@@ -153,7 +173,13 @@ class Expectation:
 
     def _due(self, now: float) -> list[int]:
         with self._lock:
-            return [number for number, row in list(self._pending.items()) if now >= row[3]]
+            return [number for number, row in self._pending.copy().items() if now >= row[3]]
+
+    def _collected(self, due: list[int]) -> list[int]:
+        """Those of the due that have lived through a full collection since."""
+        full = gc.get_stats()[-1]["collections"]
+        self._outlived = {number: self._outlived.get(number, full) for number in due}
+        return [number for number, met in self._outlived.items() if full > met]
 
     def _report(self, due: list[int], now: float) -> tuple[Retained, ...]:
         by_name: dict[str, list[tuple[Any, float]]] = {}
@@ -185,8 +211,12 @@ class Expectation:
         holder.clear()
         if now >= self._next_graph:
             self._next_graph = now + self._min_graph_s
+            room = self._graph_bytes()
             try:
-                graph = heap.graph()
+                if room >= _MIN_GRAPH:
+                    graph = heap.graph(max_bytes=room)
+                else:
+                    why = f"no graph is taken: {size(2 * room)} are left below the limit"
             except HeapError as error:
                 why = str(error)
         try:
@@ -197,6 +227,14 @@ class Expectation:
         finally:
             if graph is not None:
                 graph.close()
+
+    def _graph_bytes(self) -> int:
+        """What a graph may take: the other half of the room is for pages that are written to meanwhile, and copied."""
+        used, limit = control_group.own_use()
+        rooms = [limit - used, 2 * _MAX_GRAPH]
+        if self._room is not None and (room := self._room()) is not None:
+            rooms.append(room)
+        return max(min(rooms), 0) // 2
 
 
 def _retained(

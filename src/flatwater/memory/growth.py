@@ -10,7 +10,7 @@ import os
 import random
 import time
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -100,8 +100,8 @@ class GrowingType:
 
 
 class _Observer:
-    def __init__(self, target: Target) -> None:
-        self.target = target
+    def __init__(self, target: Target, on_look: Callable[[float], object] | None) -> None:
+        self.target, self.on_look = target, on_look
         self.begun = time.monotonic()
         self.times = array("d")
         self.containers: dict[int, Track] = {}
@@ -127,6 +127,8 @@ class _Observer:
                 track.add(at, length, size)
         self._count(at, raw["types"])
         self.paused_s += raw["pause_s"]
+        if self.on_look is not None:
+            self.on_look(at)
         return float(raw["cpu_s"])
 
     def _count(self, at: float, rows: list[list[Any]]) -> None:
@@ -186,17 +188,25 @@ class _Observer:
             track = self.containers[address]
             if length is not None:
                 track.add(at, length, track.sizes[-1])
+        if self.on_look is not None:
+            self.on_look(at)
 
 
-def observe(target: Target, seconds: float, interval_s: float | None = None, missing: str = "") -> Observation:
+def observe(
+    target: Target,
+    seconds: float,
+    interval_s: float | None = None,
+    missing: str = "",
+    on_look: Callable[[float], object] | None = None,
+) -> Observation:
     """Look at the target's heap again and again for ``seconds``. Blocks.
 
     Without ``interval_s`` it follows from what one look costs: the target stands still for some 5 % of the window.
     Where six looks are dearer than 10 % (heaps of millions of objects) there are three, and between them only the
-    lengths of up to 64 containers that grew are read; the target holds these meanwhile. Raises what ``target.ask``
-    raises.
+    lengths of up to 64 containers that grew are read; the target holds these meanwhile. ``on_look`` hears of each look,
+    right after it, the time by which it is known in the answer. Raises what ``target.ask`` raises.
     """
-    observer = _Observer(target)
+    observer = _Observer(target, on_look)
     end = observer.begun + seconds
     cost = observer.look()
     if interval_s is None and cost * _FEWEST > _DEAR * seconds:

@@ -1,10 +1,14 @@
 """The way from a root to what grows, as SVG: a box for each object, an arrow with the edge's name between them.
 
-The colours are the page's variables (see :mod:`flatwater.memory.report_html`) with light ones to fall back to.
+The colours are the page's variables (see :mod:`flatwater.memory.report_html`) with light ones to fall back to. The same
+boxes as a graph for Graphviz: :func:`dot`.
 """
 
 from __future__ import annotations
 
+import json
+import re
+from collections.abc import Sequence
 from html import escape
 from itertools import groupby
 
@@ -17,6 +21,7 @@ from flatwater.quantity import size
 WIDTH, BOX, HEIGHT, GAP = 860, 620, 46, 40
 MAX_BOXES = 16
 _BAR = 150
+_FONT = "ui-monospace, Menlo, Consolas, DejaVu Sans Mono, monospace"
 
 
 class Box(msgspec.Struct, frozen=True):
@@ -29,17 +34,70 @@ class Box(msgspec.Struct, frozen=True):
     role: str = ""
 
 
+def svg(suspects: Sequence[Suspect]) -> str:
+    """The drawings of these suspects below one another, as a file of its own; "" when none has a path."""
+    parts, top = [], 0
+    for suspect in suspects:
+        if boxes := _boxes(suspect):
+            title = f'<text x="4" y="{top + 22}" font-weight="700">{escape(_cut(suspect.owner, 100))}</text>'
+            inner = draw(suspect).removeprefix("<svg")
+            parts.append(f'{title}<svg y="{top + HEIGHT}" height="{_tall(boxes)}"{inner}')
+            top += HEIGHT + _tall(boxes) + GAP
+    if not parts:
+        return ""
+    head = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {top}" width="{WIDTH}" height="{top}" '
+        f'font-family="{_FONT}" font-size="13"><rect width="100%" height="100%" fill="#ffffff"/>'
+    )
+    # Few viewers but browsers know variables.
+    return re.sub(r"var\(--[a-z-]+, (#[0-9a-f]+)\)", r"\1", f"{head}{''.join(parts)}</svg>\n")
+
+
+def dot(suspects: Sequence[Suspect]) -> str:
+    """The same as a graph in Graphviz's language, a cluster for each suspect; "" when none has a path."""
+    parts = []
+    for number, suspect in enumerate(suspects):
+        if boxes := _boxes(suspect):
+            lines = [f"  subgraph cluster_{number} {{", f"    label={json.dumps(suspect.owner, ensure_ascii=False)};"]
+            lines += [f"    {line}" for at, box in enumerate(boxes) for line in _dot(box, f"n{number}_", at)]
+            parts += [*lines, "  }"]
+    if not parts:
+        return ""
+    head = ["digraph retaining {", '  node [shape=box, style=rounded, fontname="monospace"];', "  labeljust=l;"]
+    return "\n".join([*head, *parts, "}"]) + "\n"
+
+
+def _dot(box: Box, prefix: str, at: int) -> list[str]:
+    """The node of a box, and the edge that leads to it."""
+    held = [] if box.retained is None else [f"retains {size(box.retained)}"]
+    text = "\n".join(part for part in (box.title, box.below, *held) if part)
+    colour = {"suspect": ", color=red, penwidth=2", "gather": ", color=orange, penwidth=2"}.get(box.role, "")
+    dashed = ', style="rounded,dashed"' if box.role in ("items", "left out") else ""
+    found = [f"{prefix}{at} [label={json.dumps(text, ensure_ascii=False)}{colour}{dashed}];"]
+    if at:
+        found.append(f"{prefix}{at - 1} -> {prefix}{at} [label={json.dumps(box.edge, ensure_ascii=False)}];")
+    return found
+
+
+def _boxes(suspect: Suspect) -> list[Box]:
+    return [] if suspect.path is None else shortened(folded(rows(suspect), suspect.path.skipped))
+
+
+def _tall(boxes: Sequence[Box]) -> int:
+    return len(boxes) * (HEIGHT + GAP) - GAP + 8
+
+
 def draw(suspect: Suspect) -> str:
     """The drawing, or "" without a path."""
-    if suspect.path is None:
+    boxes = _boxes(suspect)
+    if not boxes:
         return ""
-    boxes = shortened(folded(rows(suspect), suspect.path.skipped))
     most = max((box.retained or 0 for box in boxes), default=0) or 1
-    tall = len(boxes) * (HEIGHT + GAP) - GAP + 8
+    tall = _tall(boxes)
     parts = [_box(box, at, most) for at, box in enumerate(boxes)]
     head = (
         f'<svg viewBox="0 0 {WIDTH} {tall}" width="{WIDTH}" role="img" aria-label="{escape(suspect.owner)}" '
-        'font-family="ui-monospace, Menlo, Consolas, DejaVu Sans Mono, monospace" font-size="13">'
+        f'font-family="{_FONT}" font-size="13">'
     )
     return head + "".join(parts) + "</svg>"
 

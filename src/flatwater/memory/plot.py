@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from flatwater.errors import InputError, StoreError
 from flatwater.memory import chart
+from flatwater.memory.agent_figures import HOLDER
 from flatwater.memory.chart import Chart, Series
-from flatwater.memory.recording_read import BYTES, FIGURES, Point, ProcessLine, Reader
+from flatwater.memory.recording_read import AGENT_FIGURES, BYTES, FIGURES, Point, ProcessLine, Reader
 from flatwater.memory.summary import restarts
 from flatwater.memory.trend import Trend, trend
 from flatwater.quantity import duration, rate, size
@@ -27,32 +28,46 @@ _TITLES: Final = {
     "cpu": "CPU, percent of one",
     "threads": "Threads",
     "fds": "Open descriptors",
+    "blocks": "Small Python objects",
+    "arenas": "Python's arenas and other mappings",
+    "malloc_used": "malloc, in use",
+    "malloc_free": "malloc, free",
+    "tasks": "asyncio tasks",
+    "pool_checked_out": "Connections given out",
+    "ledger": "Entries of bounded holders",
 }
 # A gap in a line: no sample for so much longer than between the samples around it.
 _GAP_TIMES: Final = 6.0
 _GAP_LEAST_S: Final = 5.0
 
 
+class _Curve(NamedTuple):
+    """What becomes a line: a figure of a process, or of one of its holders."""
+
+    process: ProcessLine
+    name: str
+    points: Sequence[Point]
+
+
 def build(reader: Reader, *, figure: str = "rss", since_s: float | None = None, max_named: int = MAX_NAMED) -> Chart:
     """The chart of one figure. ``since_s``: only the last seconds. The ``max_named`` largest get colour and name."""
-    if figure not in FIGURES:
-        raise InputError(f"no figure {figure}", hint=f"there are {', '.join(FIGURES)}")
+    if figure not in (*FIGURES, *AGENT_FIGURES):
+        raise InputError(f"no figure {figure}", hint=f"there are {', '.join((*FIGURES, *AGENT_FIGURES))}")
     lines = reader.processes()
     last = max((line.last for line in lines), default=0.0)
     begin = last - since_s if since_s is not None else None
-    found = [(line, reader.series(line.id, figure, since=begin)) for line in lines]
-    found = [(line, points) for line, points in found if points]
-    found.sort(key=lambda pair: -max(point.high for point in pair[1]))
+    found = [curve for line in lines for curve in _curves(reader, line, figure, begin) if curve.points]
+    found.sort(key=lambda curve: -max(point.high for point in curve.points))
     left_out = max(0, len(found) - MAX_LINES)
     found = found[:MAX_LINES]
-    trends = {line.id: trend(points, ended=line.ended is not None) for line, points in found[:max_named]}
+    trends = [trend(curve.points, ended=curve.process.ended is not None) for curve in found[:max_named]]
     series = [
-        _series(line, points, trends.get(line.id), figure, named=number < max_named)
-        for number, (line, points) in enumerate(found)
+        _series(curve, trends[number] if number < max_named else None, figure, named=number < max_named)
+        for number, curve in enumerate(found)
     ]
-    shown = {line.id for line, _ in found}
+    shown = {curve.process.id for curve in found}
     again = [line for line in lines if line.id in restarts(lines) and line.id in shown and line.first >= (begin or 0)]
-    first = min((points[0].t for _, points in found), default=0.0)
+    first = min((curve.points[0].t for curve in found), default=0.0)
     return Chart(
         title=_title(figure, found),
         subtitle=_subtitle(reader, found, trends, figure, (first, last), len(found) - max_named, left_out),
@@ -60,7 +75,7 @@ def build(reader: Reader, *, figure: str = "rss", since_s: float | None = None, 
         bytes=figure in BYTES,
         wall=reader.wall(first) - first,
         series=tuple(series),
-        limit=_limit(reader, [line for line, _ in found]) if figure in BYTES else None,
+        limit=_limit(reader, [curve.process for curve in found]) if figure in BYTES else None,
         marks=tuple((line.first, "restart") for line in again),
     )
 
@@ -91,13 +106,23 @@ def write(drawn: Chart, path: Path) -> None:
         raise StoreError(error.strerror or str(error), where=str(path)) from None
 
 
-def _series(line: ProcessLine, points: Sequence[Point], found: Trend | None, figure: str, *, named: bool) -> Series:
+def _curves(reader: Reader, line: ProcessLine, figure: str, begin: float | None) -> list[_Curve]:
+    """A process is one curve; of the bounded holders each is one."""
+    if figure != "ledger":
+        return [_Curve(line, line.label, reader.series(line.id, figure, since=begin))]
+    names = reader.holders(line.id)
+    return [_Curve(line, name, reader.series(line.id, HOLDER + name, since=begin)) for name in names]
+
+
+def _series(curve: _Curve, found: Trend | None, figure: str, *, named: bool) -> Series:
+    line, name, points = curve
     fit = None
     if found is not None and found.kind != "unclear":
         fit = ((found.since, found.start), (found.until, found.end))
     mark = "" if line.ended is None else "oom" if line.oom else "end"
     note = " · ".join([f"pid {line.pid}", _amount(points[-1].value, figure), *_note(line, found, figure)])
-    return Series(str(line.id), line.label, note, pieces(points), fit, mark, named)
+    key = str(line.id) if figure != "ledger" else f"{line.id} {name}"
+    return Series(key, name, note, pieces(points), fit, mark, named)
 
 
 def _note(line: ProcessLine, found: Trend | None, figure: str) -> list[str]:
@@ -128,16 +153,16 @@ def _amount(value: float, figure: str) -> str:
     return size(value) if figure in BYTES else f"{value:.3g}"
 
 
-def _title(figure: str, found: Sequence[tuple[ProcessLine, Sequence[Point]]]) -> str:
-    names = {line.label for line, _ in found}
-    what = next(iter(names)) if len(names) == 1 else f"{len(found)} processes"
+def _title(figure: str, found: Sequence[_Curve]) -> str:
+    names = {curve.process.label for curve in found}
+    what = next(iter(names)) if len(names) == 1 else f"{len({curve.process.id for curve in found})} processes"
     return f"{_TITLES[figure]} of {what}"
 
 
 def _subtitle(
     reader: Reader,
-    found: Sequence[tuple[ProcessLine, Sequence[Point]]],
-    trends: dict[int, Trend | None],
+    found: Sequence[_Curve],
+    trends: Sequence[Trend | None],
     figure: str,
     span: tuple[float, float],
     others: int,
@@ -145,14 +170,15 @@ def _subtitle(
 ) -> str:
     begin = time.strftime("%Y-%m-%d %H:%M", time.localtime(reader.wall(span[0])))
     parts = [f"{begin}, {duration(max(0.0, span[1] - span[0]))}"]
-    growing = [one for one in trends.values() if one is not None and one.grows]
-    if growing and figure in BYTES:
+    growing = [one for one in trends if one is not None and one.grows]
+    if growing:
         worst = max(one.per_s for one in growing)
-        parts.append(f"{len(growing)} growing, the fastest by {rate(worst)}")
+        fastest = rate(worst) if figure in BYTES else f"{worst * 3600:+.3g}/h"
+        parts.append(f"{len(growing)} growing, the fastest by {fastest}")
     elif trends:
         parts.append("no growth that is sure")
-    limit = _limit(reader, [line for line, _ in found]) if figure in BYTES else None
-    peak = max((point.high for _, points in found for point in points), default=0.0)
+    limit = _limit(reader, [curve.process for curve in found]) if figure in BYTES else None
+    peak = max((point.high for curve in found for point in curve.points), default=0.0)
     if limit is not None and limit[0] > 2.2 * peak:
         parts.append(f"{limit[1]} is above the chart")
     if others > 0:

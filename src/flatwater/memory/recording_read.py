@@ -14,10 +14,13 @@ import msgspec
 
 from flatwater.errors import InputError, NotFoundError, StoreError
 from flatwater.memory import recording_schema as schema
+from flatwater.memory.agent_figures import HOLDER
 from flatwater.memory.exit_watch import ending
 
 FIGURES: Final = (*schema.GAUGES, "vms", "threads", "cpu")
-BYTES: Final = frozenset({"rss", "pss", "uss", "swap", "vms"})
+AGENT_FIGURES: Final = ("blocks", "arenas", "malloc_used", "malloc_free", "tasks", "pool_checked_out", "ledger")
+"""What agents tell and a chart can show; ``ledger`` is one line for each bounded holder."""
+BYTES: Final = frozenset({"rss", "pss", "uss", "swap", "vms", "arenas", "malloc_used", "malloc_free"})
 MAX_POINTS: Final = 20_000
 
 
@@ -145,9 +148,13 @@ class Reader:
     ) -> list[Point]:
         """A figure of a process over time, from ``since`` on; above ``max_points``, neighbours are merged.
 
-        cpu: percent of one CPU.
+        cpu: percent of one CPU. Also what the process's agent told, by its name in ``agent_sample``.
         """
         begin = -(2**62) if since is None else round(since * 1000)
+        if figure in AGENT_FIGURES or figure.startswith(HOLDER):
+            query = "SELECT t / 1000.0, value FROM agent_sample WHERE process = ? AND figure = ? AND t >= ? ORDER BY t"
+            told = [Point(t, value, value, value) for t, value in self._db.execute(query, (process, figure, begin))]
+            return told if len(told) <= max_points else merged(told, max_points)
         if figure == "cpu":
             return self._cpu(process, begin)
         if figure in schema.GAUGES:
@@ -186,6 +193,11 @@ class Reader:
             row = self._db.execute(query, (process,)).fetchone()
             found[figure] = row[0] if row else None
         return found
+
+    def holders(self, process: int) -> list[str]:
+        """The names of the bounded holders of which an agent told, by name."""
+        query = "SELECT DISTINCT figure FROM agent_sample WHERE process = ? AND figure GLOB ? ORDER BY figure"
+        return [name.removeprefix(HOLDER) for (name,) in self._db.execute(query, (process, f"{HOLDER}*"))]
 
     def agent_figures(self, process: int) -> dict[str, list[tuple[float, float]]]:
         """What the process's agent told, by name: (t, value); empty where none listened."""

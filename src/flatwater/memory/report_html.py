@@ -9,7 +9,7 @@ from typing import Any
 from flatwater.memory.advice import Advice
 from flatwater.memory.diagnosis import Diagnosis, Finding
 from flatwater.memory.path_drawing import draw
-from flatwater.memory.report_text import headline, held, pace, place, share, shown
+from flatwater.memory.report_text import goes_with, headline, held, pace, place, share, shown
 from flatwater.memory.verdict import Verdict
 from flatwater.quantity import duration, rate, size
 
@@ -73,6 +73,8 @@ def _body(diagnosis: Diagnosis, name: str) -> Iterator[str]:
     yield f'<header class="{calm}"><p>{escape(name)} · pid {diagnosis.pid} · Python {escape(diagnosis.python)}</p>'
     yield f'<h1>{escape(answer[:1].upper() + answer[1:])}</h1><span class="word">{escape(word)}</span></header>'
     yield f"<section><dl class='numbers'>{''.join(_numbers(verdict))}</dl><p>{escape(verdict.reason)}</p>"
+    if diagnosis.goes_with is not None:
+        yield f"<p>It {escape(goes_with(diagnosis.goes_with))}.</p>"
     yield "".join(f"<p>Also <b>{escape(part.kind)}</b>: {escape(part.reason)}</p>" for part in verdict.others)
     yield f"{_advice(diagnosis.advice)}</section>"
     for number, found in enumerate(diagnosis.findings, 1):

@@ -45,6 +45,9 @@ def _verdict(verdict: Verdict, diagnosis: Diagnosis) -> dict[str, Any]:
         "confidence": 0.95,
         "measured": verdict.measured,
         "reason": verdict.reason,
+        "goes_with": None
+        if diagnosis.goes_with is None
+        else dict(zip(("unit", "name"), diagnosis.goes_with, strict=True)),
         "rss_bytes": verdict.rss,
         "limit": {"bytes": verdict.limit, "of": verdict.limit_of, "reached_in_s": verdict.limit_in_s},
         "others": [

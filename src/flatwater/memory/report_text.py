@@ -57,6 +57,8 @@ def _lines(diagnosis: Diagnosis, width: int) -> Iterator[str]:
     yield f"  {slope_text(verdict)}"
     if verdict.kind != "plateau":
         yield from _wrapped(verdict.reason, "  ", width)
+    if diagnosis.goes_with is not None:
+        yield from _wrapped(goes_with(diagnosis.goes_with), "  ", width)
     for number, found in enumerate(diagnosis.findings, 1):
         yield ""
         yield from _finding(number, found, width, diagnosis.advice)
@@ -76,6 +78,11 @@ def _lines(diagnosis: Diagnosis, width: int) -> Iterator[str]:
     yield ""
     yield from _evidence(diagnosis)
     yield f"signature {diagnosis.signature}   again: {diagnosis.command}"
+
+
+def goes_with(work: tuple[str, str]) -> str:
+    """With which work memory grows."""
+    return f"grows with each {' '.join(work).strip()}"
 
 
 def held(holder: Holder) -> str:

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
+from flatwater.memory.agent_figures import HOLDER, HOLDER_BOUND, HOLDER_BYTES
 from flatwater.memory.recording_read import ProcessLine, Reader, stamp
 from flatwater.memory.trend import Trend, trend
 from flatwater.quantity import duration, rate, size
@@ -183,10 +184,31 @@ def _changes(reader: Reader, line: ProcessLine) -> list[str]:
         if abs(last - first) >= max(least, 0.02 * abs(first)):
             shown = (f"{first:.0f}", f"{last:.0f}") if figure in ("threads", "fds") else (size(first), size(last))
             found.append(f"{figure} {shown[0]} → {shown[1]}")
-    for name, told in reader.agent_figures(line.id).items():
-        if name in _AGENT_CHANGES and abs(told[-1][1] - told[0][1]) >= max(5, 0.02 * abs(told[0][1])):
-            found.append(f"{_AGENT_CHANGES[name]} {told[0][1]:.0f} → {told[-1][1]:.0f}")
-    return found
+    told = reader.agent_figures(line.id)
+    for name, points in told.items():
+        if name in _AGENT_CHANGES and abs(points[-1][1] - points[0][1]) >= max(5, 0.02 * abs(points[0][1])):
+            found.append(f"{_AGENT_CHANGES[name]} {points[0][1]:.0f} → {points[-1][1]:.0f}")
+    arenas = [value for _, value in told.get("arenas", [])]
+    if arenas and abs(arenas[-1] - arenas[0]) >= max(2**20, 0.02 * arenas[0]):
+        found.append(f"Python's arenas {size(arenas[0])} → {size(arenas[-1])}")
+    return found + _holders(told)
+
+
+def _holders(told: dict[str, list[tuple[float, float]]]) -> list[str]:
+    """Bounded holders that hold more than at first, those first that came nearest to their bound."""
+    rows = []
+    for figure, points in told.items():
+        name = figure.removeprefix(HOLDER)
+        first, last = points[0][1], points[-1][1]
+        if name == figure or last - first < max(5, 0.02 * first):
+            continue
+        bounds = told.get(HOLDER_BOUND + name)
+        held = told.get(HOLDER_BYTES + name)
+        of = f" of {bounds[-1][1]:,.0f}" if bounds else ""
+        full = f" ({size(held[0][1])} → {size(held[-1][1])})" if held else ""
+        part = (last - first) / bounds[-1][1] if bounds and bounds[-1][1] else 0.0
+        rows.append((-part, f"held by {name} {first:,.0f} → {last:,.0f}{of}{full}"))
+    return [text for _, text in sorted(rows)[:_SHOWN]]
 
 
 def _sentence(one: ProcessSummary, figure: str) -> str:

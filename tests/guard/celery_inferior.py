@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import time
+from pathlib import Path
+from typing import Any
 
 from celery import Celery
 
@@ -18,6 +20,9 @@ app.conf.update(
     broker_connection_retry_on_startup=True,
     task_default_queue=os.environ.get("INFERIOR_QUEUE", "celery"),
     task_acks_late="INFERIOR_LATE" in os.environ,
+    task_reject_on_worker_lost="INFERIOR_REJECT" in os.environ,
+    worker_lost_wait=float(os.environ.get("INFERIOR_LOST_WAIT", "10")),
+    worker_max_memory_per_child=int(os.environ.get("INFERIOR_OWN", "0")) * 1024 or None,
     worker_hijack_root_logger=False,
 )
 KEPT: list[bytearray] = [bytearray(b"x" * MIB) for _ in range(int(os.environ.get("INFERIOR_BORN", "0")))]
@@ -78,6 +83,22 @@ def parent(count: int) -> int:
         child.apply_async()
     time.sleep(5)
     return count
+
+
+@app.task
+def told(request: Any, error: Exception, _: object) -> None:
+    note("told", request.id, type(error).__name__)
+
+
+@app.task
+def eat_once(mib: int) -> str:
+    """Too much at the first time; a second time says so."""
+    before = Path(os.environ["INFERIOR_DONE"])
+    if before.exists() and "eaten" in before.read_text():
+        return "again"
+    note("eaten")
+    eat(mib)
+    return "never"
 
 
 @app.task

@@ -62,6 +62,16 @@ class Inferior:
             assert time.monotonic() < deadline, self.log.read_text()[-3000:]
             time.sleep(0.05)
 
+    def stop_in_the_midst(self, heard: str, *, after_s: float = 0.0, rows: int = 1) -> int:
+        """Send the warm signal while ``grow_late`` runs, and let it grow when the log says that it was heard."""
+        assert self.process is not None
+        self.wait(lambda: len(self.rows()) == rows)
+        self.process.send_signal(self.warm)
+        sent = time.monotonic()
+        self.wait(lambda: heard in self.log.read_text() and time.monotonic() >= sent + after_s)
+        self.done.with_suffix(".go").touch()
+        return self.process.wait(60)
+
     def stop(self) -> None:
         if self.process is not None:
             if self.process.poll() is None:

@@ -7,6 +7,7 @@ import time
 
 import dramatiq
 from dramatiq.brokers.redis import RedisBroker
+from dramatiq.middleware import CurrentMessage
 from dramatiq.results import Results
 from dramatiq.results.backends.redis import RedisBackend
 
@@ -22,12 +23,14 @@ def limit(name: str) -> int | None:
     return int(os.environ[name]) << 20 if name in os.environ else None
 
 
-install(broker, soft=limit("INFERIOR_SOFT"), hard=limit("INFERIOR_HARD"))
-KEPT: list[bytearray] = []
+broker.add_middleware(CurrentMessage())
+guard = install(broker, soft=limit("INFERIOR_SOFT"), hard=limit("INFERIOR_HARD"))
+KEPT: list[object] = []
+DONE = os.environ["INFERIOR_DONE"]
 
 
 def note(*words: object) -> None:
-    with open(os.environ["INFERIOR_DONE"], "a") as file:  # noqa: PTH123
+    with open(DONE, "a") as file:  # noqa: PTH123
         file.write(" ".join(map(str, words)) + "\n")
 
 
@@ -36,6 +39,22 @@ def grow(number: int, kib: int, pause_s: float) -> None:
     KEPT.append(bytearray(b"x" * (kib * 1024)))
     time.sleep(pause_s)
     note(number, os.getpid())
+
+
+@dramatiq.actor
+def grow_late() -> None:
+    """Grows when it is told to, and then works on for longer than the guard needs to see it."""
+    note("begun")
+    while not os.path.exists(DONE + ".go"):  # noqa: PTH110
+        time.sleep(0.01)
+    KEPT.append(bytearray(b"x" * (100 << 20)))
+    time.sleep(0.5)
+    note("ended")
+
+
+@dramatiq.actor
+def keep() -> None:
+    KEPT.append(CurrentMessage.get_current_message())
 
 
 @dramatiq.actor

@@ -6,13 +6,19 @@ import os
 import time
 
 from huey import RedisHuey, SqliteHuey
+from huey.api import Task
 
 from flatwater.guard.huey import install
 from flatwater.memory import procfs
 
 MIB = 1 << 20
 place = os.environ["INFERIOR_STORAGE"]
-huey = RedisHuey("inferior", url=place) if place.startswith("redis") else SqliteHuey("inferior", filename=place)
+kind = {"results": "INFERIOR_NO_RESULTS" not in os.environ}
+huey = (
+    RedisHuey("inferior", url=place, **kind)
+    if place.startswith("redis")
+    else SqliteHuey("inferior", filename=place, **kind)
+)
 
 
 def limit(name: str) -> int | None:
@@ -21,7 +27,7 @@ def limit(name: str) -> int | None:
 
 if "INFERIOR_BARE" not in os.environ:
     guard = install(huey, soft=limit("INFERIOR_SOFT"), hard=limit("INFERIOR_HARD"))
-KEPT: list[bytearray] = []
+KEPT: list[object] = []
 DONE = os.environ.get("INFERIOR_DONE", "/dev/null")
 
 
@@ -40,8 +46,34 @@ def grow(number: int, kib: int, pause_s: float = 0.0) -> None:
 
 
 @huey.task()
+def grow_late() -> None:
+    """Grows when it is told to, and then works on for longer than the guard needs to see it."""
+    note("begun")
+    while not os.path.exists(DONE + ".go"):  # noqa: PTH110
+        time.sleep(0.01)
+    KEPT.append(bytearray(b"x" * (100 << 20)))
+    time.sleep(0.5)
+    note("ended")
+
+
+@huey.task()
 def nothing(number: int) -> None:
     note(number, os.getpid())
+
+
+@huey.task()
+def gather(*results: object) -> None:
+    note("gathered", len(results))
+
+
+@huey.task(context=True)
+def keep(task: Task | None = None) -> None:
+    KEPT.append(task)
+
+
+@huey.periodic_task(lambda _: False)
+def periodic() -> None:
+    pass
 
 
 @huey.task()

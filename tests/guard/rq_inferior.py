@@ -3,19 +3,32 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
+from typing import Any
 
 from redis import Redis
-from rq import Queue
+from rq import Queue, get_current_job
 
 import flatwater.guard.rq
 
 queue = Queue("inferior", connection=Redis.from_url(os.environ["INFERIOR_STORAGE"]))
-KEPT: list[bytearray] = []
+KEPT: list[object] = []
+DONE = os.environ["INFERIOR_DONE"]
 
 
 class Simple(flatwater.guard.rq.SimpleWorker):
     soft = 70 << 20
+
+
+class Popping(Queue):
+    """The signal comes at the worst moment: a job is popped, and its worker does not know it yet."""
+
+    @classmethod
+    def lmove(cls, *arguments: Any, **named: Any) -> Any:
+        found = super().lmove(*arguments, **named)
+        os.kill(os.getpid(), signal.SIGTERM)
+        return found
 
 
 class Forking(flatwater.guard.rq.Worker):
@@ -23,7 +36,7 @@ class Forking(flatwater.guard.rq.Worker):
 
 
 def note(*words: object) -> None:
-    with open(os.environ["INFERIOR_DONE"], "a") as file:  # noqa: PTH123
+    with open(DONE, "a") as file:  # noqa: PTH123
         file.write(" ".join(map(str, words)) + "\n")
 
 
@@ -31,6 +44,20 @@ def grow(number: int) -> None:
     KEPT.append(bytearray(b"x" * (1 << 20)))
     time.sleep(0.01)
     note(number, os.getpid())
+
+
+def grow_late() -> None:
+    """Grows when it is told to, and then works on for longer than the guard needs to see it."""
+    note("begun")
+    while not os.path.exists(DONE + ".go"):  # noqa: PTH110
+        time.sleep(0.01)
+    KEPT.append(bytearray(b"x" * (100 << 20)))
+    time.sleep(0.5)
+    note("ended")
+
+
+def keep() -> None:
+    KEPT.append(get_current_job())
 
 
 def nothing(number: int) -> None:

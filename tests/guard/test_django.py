@@ -65,8 +65,8 @@ class CeleryWorker(Inferior):
     module = "django_inferior"
     warm = signal.SIGTERM
 
-    def __init__(self, folder: Path, storage: str, **variables: object) -> None:
-        command = [sys.executable, "-m", "celery", "-A", "django_inferior", "worker", "-P", "threads", "-c", "4"]
+    def __init__(self, folder: Path, storage: str, pool: str = "threads", **variables: object) -> None:
+        command = [sys.executable, "-m", "celery", "-A", "django_inferior", "worker", "-P", pool, "-c", "4"]
         command += ["--without-gossip", "--without-mingle", "--without-heartbeat", "-l", "WARNING"]
         super().__init__(folder, command, storage=storage, celery=1, **variables)
 
@@ -132,6 +132,23 @@ def test_celerys_threads_keep_none_either(base: Base, redis_url: str, tmp_path: 
         worker.wait(lambda: base.connections() == [])
         worker.call("celery_break.delay(); celery_touch.delay(0)")
         worker.wait(lambda: len(worker.rows()) == TASKS + 1)
+    finally:
+        worker.stop()
+
+
+def test_celerys_children_have_a_connection_of_their_own(base: Base, redis_url: str, tmp_path: Path) -> None:
+    """Django is set up without ``DJANGO_SETTINGS_MODULE`` here, so that Celery does nothing about it."""
+    worker = CeleryWorker(tmp_path, redis_url, "prefork", database=base.settings(CONN_MAX_AGE=None), parent=1)
+    worker.start()
+    try:
+        worker.wait(lambda: len(base.connections()) == 1)
+        (parents,) = base.connections()
+        worker.call(f"for number in range({TASKS}): celery_touch.delay(number)")
+        worker.wait(lambda: len(worker.rows()) >= TASKS)
+        of_children = {row[2]: row[1] for row in worker.rows()}
+        assert str(parents) not in of_children.values()
+        assert len(set(of_children.values())) == len(of_children)
+        assert parents in base.connections()
     finally:
         worker.stop()
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import gc
+import weakref
 
 import pytest
 
-from flatwater.memory import heap
+from flatwater.memory import control_group, heap
 from flatwater.memory.expect import Expectation, NotWatchable, Retained
 from flatwater.memory.trim import Trimmer, holders, trim
 
@@ -96,6 +97,73 @@ def test_collections_and_graphs_are_rate_limited() -> None:
     assert sorted(one.name for one in late) == ["thing 1", "thing 2"]
     assert all("graph" in one.why for one in late)
     assert expectation.statistics().collections == 2
+
+
+def test_without_collections_of_ours_it_waits_for_those_of_python() -> None:
+    expectation = make(collect=False)
+    cyclic, kept = Thing(), Thing()
+    cyclic.me = cyclic
+    expectation.expect_dead(cyclic, "cyclic", after_s=0)
+    expectation.expect_dead(kept, "kept", after_s=0)
+    dead = weakref.ref(cyclic)
+    del cyclic
+    gc.disable()
+    try:
+        before = [row["collections"] for row in gc.get_stats()]
+        assert [expectation.check() for _ in range(3)] == [()] * 3
+        assert [row["collections"] for row in gc.get_stats()] == before
+        assert dead() is not None
+        assert expectation.due
+        gc.collect(1)
+        assert expectation.check() == (), "not a full one"
+        gc.collect()
+        assert [one.name for one in expectation.check()] == ["kept"]
+    finally:
+        gc.enable()
+    assert expectation.statistics().collections == 0
+    assert not expectation.due
+
+
+def test_without_collections_of_ours_the_oldest_watches_wait_on() -> None:
+    expectation = make(collect=False, max_pending=2)
+    things = [Thing() for _ in range(5)]
+    for number, thing in enumerate(things):
+        expectation.expect_dead(thing, str(number), after_s=0)
+    assert expectation.statistics().refused == 3
+    expectation.check()
+    gc.collect()
+    assert [one.name for one in expectation.check()] == ["0", "1"]
+
+
+@pytest.mark.skipif(heap._heap is None, reason="paths need the C extension")
+def test_a_graph_takes_no_more_than_half_of_the_room_that_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    graph = heap.graph
+
+    def counted(*, max_bytes: int) -> heap.Graph:
+        asked.append(max_bytes)
+        return graph(max_bytes=max_bytes)
+
+    monkeypatch.setattr(heap, "graph", counted)
+    room: list[int | None] = [7 * MIB]
+    expectation = make(room=lambda: room[0])
+    thing = Thing()
+    expectation.expect_dead(thing, "thing", after_s=0)
+    (found,) = expectation.check()
+    assert "7 MiB are left" in found.why
+    assert not asked
+    room[0] = 1 << 30
+    expectation.expect_dead(thing, "thing", after_s=0)
+    (found,) = expectation.check()
+    assert asked == [512 * MIB]
+    assert found.path
+    monkeypatch.setattr(control_group, "own_use", lambda: (980 * MIB, 1000 * MIB))
+    expectation.expect_dead(thing, "thing", after_s=0)
+    expectation.check()
+    assert asked[1:] == [10 * MIB], "the control group's"
+    monkeypatch.setattr(control_group, "own_use", lambda: (1010 * MIB, 1000 * MIB))
+    expectation.expect_dead(thing, "thing", after_s=0)
+    assert "0 B are left" in expectation.check()[0].why
 
 
 def test_pending_watches_are_bounded() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import signal
 import subprocess
@@ -103,7 +104,7 @@ def test_more_flights_than_slots_are_counted(tmp_path: Path) -> None:
     flights = FlightFile(tmp_path, "test")
     slots = [flights.put("task", str(number)) for number in range(70)]
     assert slots[64:] == [-1] * 6
-    assert flights.skipped == 6
+    assert flights.slots.skipped == 6
     for slot in slots:
         flights.clear(slot)
     assert not read(flights.path)
@@ -111,3 +112,19 @@ def test_more_flights_than_slots_are_counted(tmp_path: Path) -> None:
     flights.close()
     assert not dead(tmp_path)
     assert str(os.getpid()) not in "".join(path.name for path in tmp_path.iterdir())
+
+
+def test_quick_tasks_are_told_apart_although_the_level_is_not_read_after_each() -> None:
+    kept: list[mmap.mmap] = []  # a heap may have room to spare
+    worker = Worker("test", limits=Limits(), on_recycle=print, collect=False)
+    for _ in range(300):
+        for name, keep in (("keeper", 256 << 10), ("idle", 0)):
+            worker.begin(name, "1")
+            if keep:
+                kept.append(mmap.mmap(-1, keep))
+                kept[-1].write(b"x" * keep)
+            worker.end()
+    worker.close()
+    rows = {row.name: row for row in worker.rows()}
+    assert abs((rows["keeper"].retained or 0) - (256 << 10)) < 64 << 10
+    assert abs(rows["idle"].retained or 0) < 32 << 10

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,9 +20,26 @@ def test_the_soft_limit_is_said_once_and_the_grace_ends_in_a_kill() -> None:
     policy = Policy(LIMITS, base=20 * MIB)
     assert policy.judge(99 * MIB, 0).verdict is Verdict.KEEP
     assert policy.judge(100 * MIB, 1).reason == "soft limit"
+    policy.ask()
     verdicts = [policy.judge(100 * MIB, 1 + at) for at in range(1, 61)]
     assert {one.verdict for one in verdicts[:-1]} == {Verdict.KEEP}
     assert (verdicts[-1].verdict, verdicts[-1].reason) == (Verdict.KILL, "grace passed")
+
+
+def test_no_grace_runs_while_the_stop_waits_for_its_turn() -> None:
+    policy = Policy(LIMITS, base=20 * MIB)
+    assert policy.judge(100 * MIB, 0).verdict is Verdict.RECYCLE
+    assert {policy.judge(100 * MIB, at).verdict for at in range(1, 300)} == {Verdict.KEEP}
+    policy.ask()
+    assert {policy.judge(100 * MIB, at).verdict for at in range(300, 359)} == {Verdict.KEEP}
+    assert policy.judge(100 * MIB, 359).reason == "grace passed"
+
+
+def test_what_waits_for_its_turn_is_killed_at_the_hard_limit() -> None:
+    policy = Policy(LIMITS, base=20 * MIB)
+    assert policy.judge(100 * MIB, 0).verdict is Verdict.RECYCLE
+    assert policy.judge(200 * MIB, 1).verdict is Verdict.KEEP
+    assert policy.judge(200 * MIB, 3).reason == "hard limit"
 
 
 def test_a_spike_above_the_hard_limit_may_pass() -> None:
@@ -37,6 +56,7 @@ def test_no_jump_of_the_clock_uses_up_the_grace(steps: list[float]) -> None:
     policy = Policy(LIMITS, base=0)
     now = 0.0
     assert policy.judge(100 * MIB, now).verdict is Verdict.RECYCLE
+    policy.ask()
     for step in steps:  # eleven steps count as 55 s at most
         now += step
         assert policy.judge(100 * MIB, now).verdict is Verdict.KEEP
@@ -78,6 +98,24 @@ def test_limits_from_the_room_of_a_control_group() -> None:
 def test_limits_that_make_no_sense_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(SettingError):
         Limits(**wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"soft": 600}, r"soft is 600: no worker is so small.*600MiB"),
+        ({"hard": 0.5}, "hard is 0.5: no worker"),
+        ({"hard": "900 apples"}, "hard is '900 apples': no number of bytes"),
+        ({"soft": "2GiB", "hard": "1GiB"}, "soft .2 GiB. is not below hard"),
+    ],
+)
+def test_a_limit_that_a_program_gives_wrongly_is_told(wrong: dict[str, Any], told: str) -> None:
+    with pytest.raises(SettingError, match=told):
+        Limits.given(wrong.get("soft"), wrong.get("hard"), 600.0)
+
+
+def test_a_limit_is_given_in_bytes_or_as_people_write_it() -> None:
+    assert Limits.given("600MiB", 900 << 20, 1.0) == Limits(soft=600 << 20, hard=900 << 20, grace_s=1.0)
 
 
 def test_back_off_doubles_for_short_lives_and_forgets_after_a_healthy_one() -> None:

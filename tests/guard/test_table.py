@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import sys
+import threading
 
 import pytest
 
@@ -86,3 +88,39 @@ def test_names_are_bounded() -> None:
     rows = {row.name: row for row in table.rows()}
     assert len(rows) == len(table) == 8
     assert rows[OTHERS].count == 993
+
+
+def test_rows_are_read_while_other_threads_add_names() -> None:
+    """In the middle of a walk, since threads take turns at any moment: here every microsecond."""
+    table, ended, failures = Table(max_names=5000, interval_s=1e-9), threading.Event(), []
+
+    def add(start: int) -> None:
+        try:
+            for at in range(800):
+                name = f"{start}-{at}"
+                table.add(name, now=at, seconds=0, before=0, after=0, peak=0, alone=False, failed=False)
+        except RuntimeError as error:
+            failures.append(error)
+
+    def walk() -> None:
+        try:
+            while not ended.is_set():
+                table.rows()
+        except RuntimeError as error:
+            failures.append(error)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    threads = [threading.Thread(target=add, args=(start,)) for start in range(2)]
+    reader = threading.Thread(target=walk)
+    try:
+        for thread in (*threads, reader):
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        ended.set()
+        reader.join()
+        sys.setswitchinterval(interval)
+    assert not failures
+    assert len(table) == 1600

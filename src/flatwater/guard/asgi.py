@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
-from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -14,21 +12,20 @@ import msgspec
 from flatwater.bounded import check_bound
 from flatwater.guard.channel import Killed
 from flatwater.guard.departure import Departure, Siblings
-from flatwater.guard.policy import Limits
-from flatwater.guard.worker import Call, Quarantined, Worker, WorkerStatistics
+from flatwater.guard.meter import Call
+from flatwater.guard.policy import Level, Limits
+from flatwater.guard.route import Names, Scope, label
+from flatwater.guard.worker import Quarantined, Worker, WorkerStatistics
 
-Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _FOLLOWED = 64  # requests in flight whose peak is followed, and which are named when the process is killed
-_MAX_LEARNED = 1024
-_MAX_SEGMENTS, _MAX_PATH = 4, 200
 _TRIM_LOOK_S, _TRIM_WAIT_S = 0.01, 5.0
 _CLOSE = (b"connection", b"close")
-_ID = re.compile(r"\d+|(?=.*\d)[0-9a-f-]{8,}|(?=.*\d).{16,}|.{33,}", re.IGNORECASE)
+_KEY = "flatwater.guard"  # in the scope
 
 
 def install(app: App, **options: Any) -> GuardMiddleware:
@@ -39,10 +36,11 @@ def install(app: App, **options: Any) -> GuardMiddleware:
 class GuardMiddleware:
     """Guards the process that serves an ASGI app: the outermost layer, or ``add_middleware(GuardMiddleware, soft=…)``.
 
-    At ``soft`` bytes (None: no limit) the process leaves without dropping a request: each response asks to close its
-    connection, idle ones end by themselves within ``drain_s``, then it takes no more and uvicorn finishes what it has.
-    Of the workers of one gunicorn, or of ``uvicorn --workers``, one leaves at a time. Who replaces it is gunicorn, or
-    uvicorn's parent, or ``flatwater guard``. At ``hard``, and not before two seconds there, the process is killed.
+    Limits are bytes, or text as in "600MiB"; None: no limit. At ``soft`` the process leaves without dropping a request:
+    each response asks to close its connection, idle ones end by themselves within ``drain_s``, then it takes no more
+    and uvicorn finishes what it has. Of the workers of one gunicorn, or of ``uvicorn --workers``, one leaves at a time.
+    Who replaces it is gunicorn, or uvicorn's parent, or ``flatwater guard``. At ``hard``, and not before two seconds
+    there, the process is killed.
 
     A row of the table is a route's template where the framework puts its route into the scope (Starlette, FastAPI),
     else the method and the path with its ids folded; at most ``max_names``. Each ``watch_every_s`` at most one
@@ -55,8 +53,8 @@ class GuardMiddleware:
         self,
         app: App,
         *,
-        soft: int | None = None,
-        hard: int | None = None,
+        soft: Level = None,
+        hard: Level = None,
         grace_s: float = 600.0,
         drain_s: float = 6.0,
         collect: bool = True,
@@ -72,7 +70,7 @@ class GuardMiddleware:
         self.departure = Departure(drain_s=drain_s)
         self.worker = RequestWorker(
             f"asgi:{name or getattr(app, '__name__', type(app).__name__)}",
-            limits=Limits(soft=soft, hard=hard, grace_s=grace_s),
+            limits=Limits.given(soft, hard, grace_s),
             departure=self.departure,
             trim=collect,
             quarantine=quarantine,
@@ -91,18 +89,18 @@ class GuardMiddleware:
         else:
             await (self._live if kind == "lifespan" else self.app)(scope, receive, send)
             return
-        worker, departure = self.worker, self.departure
-        place = f"{method} {scope['path']}"
-        name = self._names.by_place.get(place)
+        worker, departure, names = self.worker, self.departure, self._names
+        path = scope["path"]
+        asked = f"{method} {path}"
         try:
-            call = worker.enter(name or self._names.guess(method, scope["path"]))
+            call = worker.enter(asked)
         except Quarantined as error:
             await _refuse(send, str(error), method)
             return
-        watched = None
+        token = None
         if call.began >= self._next_watch and method != "WS":
             self._next_watch = call.began + self._watch_every_s
-            scope = watched = _Watched(scope)
+            token = scope[_KEY] = _Token()
         status = 0
 
         def seen(message: Message) -> Awaitable[None]:
@@ -118,10 +116,9 @@ class GuardMiddleware:
             await self.app(scope, receive, seen)
             failed = status >= 500
         finally:
-            if name is None:
-                name = self._names.learn(place, method, scope, status)
-            if watched is not None:
-                worker.expectation.expect_dead(watched, f"the request of {name}", after_s=self._dead_after_s)
+            name = asked if asked in names.fixed else names.learn(method, path, scope, status)
+            if token is not None:
+                worker.expectation.expect_dead(token, f"the request of {name}", after_s=self._dead_after_s)
             worker.leave(call, name, failed)
 
     async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -148,9 +145,13 @@ class RequestWorker(Worker):
             name, limits=limits, on_recycle=self._recycle, on_killed=_noted, collect=trim, max_names=max_names
         )
 
-    def enter(self, name: str) -> Call:
-        """A request begins. Raises Quarantined, and then ``leave`` must not be called."""
-        call = self._open(name, str(self._begun + 1))
+    def enter(self, asked: str) -> Call:
+        """A request begins; its name is not known yet. Raises Quarantined, and then ``leave`` must not be called."""
+        if self._gauge is None:
+            self.start()  # what is quarantined is read then
+        if self._quarantine:
+            self.admit(label(asked))
+        call = self._open(asked, "")
         call.alone = self._in_flight == 0
         self._in_flight += 1
         if len(self._running) < _FOLLOWED:
@@ -208,38 +209,8 @@ class RequestWorker(Worker):
         super()._trim(self._gauge.rss())
 
 
-class Names:
-    """What requests are called: by their route, which the framework tells only after the first of them has ended.
-
-    The route is kept for the path as it was, which costs least, and for its folded form. Both are bounded.
-    """
-
-    def __init__(self) -> None:
-        self.by_place: dict[str, str] = {}  # by method and path
-        self._by_label: dict[str, str] = {}
-
-    def guess(self, method: str, path: str) -> str:
-        """The name when a request begins."""
-        first = label(method, path[:_MAX_PATH])
-        return self._by_label.get(first, first)
-
-    def learn(self, place: str, method: str, scope: Scope, status: int) -> str:
-        """The name when it has ended."""
-        first = label(method, scope["path"][:_MAX_PATH])
-        if name := routed(method, scope):
-            if len(self.by_place) >= _MAX_LEARNED:
-                self.by_place.clear()  # paths that differ each time
-            if len(place) <= _MAX_PATH:
-                self.by_place[place] = name
-            if len(self._by_label) < _MAX_LEARNED:
-                self._by_label.setdefault(first, name)
-        elif status == 404:
-            return f"{method} (not found)"
-        return name or first
-
-
-class _Watched(dict[str, Any]):
-    """A scope that can be referenced weakly."""
+class _Token:
+    """Lies in the scope and lives as long; unlike the scope it can be referenced weakly."""
 
     __slots__ = ("__weakref__",)
 
@@ -248,29 +219,6 @@ def closing(message: Message) -> Message:
     """The start of a response that asks to close the connection."""
     headers = [row for row in message.get("headers", ()) if row[0].lower() != b"connection"]
     return {**message, "headers": [*headers, _CLOSE]}
-
-
-@lru_cache(maxsize=1024)
-def label(method: str, path: str) -> str:
-    """The name of a request whose route is not known: its method and first segments, ids folded to ``{}``."""
-    return f"{method} {fold(path)}"
-
-
-def fold(path: str) -> str:
-    """At most four segments, with numbers, long hexadecimal words and long words with digits as ``{}``."""
-    segments = path.split("/")[1:]
-    kept = ["{}" if _ID.fullmatch(segment) else segment for segment in segments[:_MAX_SEGMENTS]]
-    return "/" + "/".join(kept) + ("/…" if len(segments) > _MAX_SEGMENTS else "")
-
-
-def routed(method: str, scope: Scope) -> str:
-    """The name by the route that the framework left in the scope; "" when there is none."""
-    path = getattr(scope.get("route"), "path", None)
-    if not isinstance(path, str):
-        return ""
-    root, base = scope.get("root_path", ""), scope.get("app_root_path", "")
-    mount = root[len(base) :] if base or "app_root_path" in scope else ""
-    return f"{method} {fold(mount) if mount else ''}{path}"
 
 
 async def _refuse(send: Send, why: str, method: str) -> None:

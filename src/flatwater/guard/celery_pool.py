@@ -20,6 +20,7 @@ log = logging.getLogger("flatwater.guard")
 
 _PID = struct.Struct("i")
 _STEP_S, _LOOK_S = 0.02, 0.5
+_ATTENDED, _WANTED = range(2)
 
 
 class Succession:
@@ -31,7 +32,7 @@ class Succession:
 
     def __init__(self) -> None:
         self._reader, self._writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        self._attended = mmap.mmap(-1, 1)  # shared with the children
+        self._shared = memoryview(mmap.mmap(-1, mmap.PAGESIZE)).cast("i")  # with the children
         self._hub: Any = None
         self._pool: Any = None
         self._looks: Any = None
@@ -39,19 +40,35 @@ class Succession:
     def ask(self) -> bool:
         """In a child: ask to be replaced. False when nobody attends."""
         with suppress(OSError):
-            return self._attended[0] == 1 and os.write(self._writer, _PID.pack(os.getpid())) > 0
+            return self._shared[_ATTENDED] == 1 and os.write(self._writer, _PID.pack(os.getpid())) > 0
         return False
+
+    def wanted(self) -> int:
+        """How many children the pool should have now: autoscaling and remote control change it. 0: not known yet."""
+        return self._shared[_WANTED]
 
     def attend(self, hub: Any, pool: Any) -> None:
         """In the parent, each time its consumer is ready."""
+        if not hasattr(pool, "_processes"):  # threads, solo
+            return
+        self._pool = pool
+        self._shared[_WANTED] = pool._processes
         if hub is None or not hasattr(pool, "_all_inqueues"):
+            pool.on_grow = pool.on_shrink = self._resized  # which do nothing in a pool without an event loop
             return
         if self._looks is not None:
             self._looks.cancel()
-        self._hub, self._pool = hub, pool
+        self._hub = hub
         hub.add_reader(self._reader, self._asked)
-        self._looks = hub.call_repeatedly(_LOOK_S, pool.maintain_pool)  # for children that were killed and overlooked
-        self._attended[0] = 1
+        self._looks = hub.call_repeatedly(_LOOK_S, self._look)
+        self._shared[_ATTENDED] = 1
+
+    def _resized(self, _: int) -> None:
+        self._shared[_WANTED] = self._pool._processes
+
+    def _look(self) -> None:
+        self._shared[_WANTED] = self._pool._processes
+        self._pool.maintain_pool()  # for children that were killed and overlooked
 
     def _asked(self) -> None:
         for (pid,) in _PID.iter_unpack(os.read(self._reader, 64 * _PID.size)):
@@ -60,7 +77,7 @@ class Succession:
                 try:
                     self._step(old, self._start())
                 except Exception:  # one that leaves the loop would end the worker
-                    self._attended[0] = 0
+                    self._shared[_ATTENDED] = 0
                     log.exception("pid %d gets no successor before it leaves; children will simply leave", pid)
 
     def _start(self) -> Any:

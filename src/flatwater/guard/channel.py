@@ -6,10 +6,11 @@ killed, for the integration that can write it into their results).
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ import msgspec
 
 from flatwater.guard.flight import started
 from flatwater.quantity import size
+
+log = logging.getLogger("flatwater.guard")
 
 VARIABLE = "FLATWATER_GUARD"
 EVIDENCE = "FLATWATER_GUARD_EVIDENCE_BYTES"  # the level from which a worker tells who holds its memory
@@ -94,23 +97,18 @@ class Channel:
         except (OSError, msgspec.MsgspecError):
             return frozenset()
 
-    def killed(self, kind: str) -> Iterator[Killed]:
-        """Claim the killed tasks of this kind of worker; each is given to one process."""
-        for path in sorted(self.folder.glob("killed-*.json")):
-            with suppress(OSError, msgspec.MsgspecError):
-                note = msgspec.json.decode(path.read_bytes(), type=Killed)
-                if note.kind == kind:
-                    mine = path.with_suffix(f".{os.getpid()}")
-                    path.rename(mine)  # whoever comes second finds nothing to rename
-                    mine.unlink()
-                    yield note
-
     def close(self) -> None:
         """Close the socket. Closing twice is allowed."""
         self._socket.close()
 
 
 def supervised() -> Channel | None:
-    """The channel to the supervisor this process runs under; None without one."""
+    """The channel to the supervisor this process runs under; None without one, or when that has gone with its folder.
+
+    A guard that was killed leaves its workers behind, and the next one clears its folder away.
+    """
     path = os.environ.get(VARIABLE, "")
+    if path and not Path(path).parent.is_dir():
+        log.warning("%s is gone, and the guard with it: going on unsupervised", Path(path).parent)
+        return None
     return Channel(path) if path else None

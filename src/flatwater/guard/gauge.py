@@ -40,8 +40,9 @@ class Gauge:
     def __init__(self) -> None:
         self._statm, self._status = _Text("/proc/self/statm", 128), _Text("/proc/self/status", 4096)
         self._rollup = _Text("/proc/self/smaps_rollup", 4096) if _ROLLUP else None  # Linux 4.14
+        self._former = 0
         known = getrusage(_THREAD).ru_maxrss * 1024
-        self._inherited = known if known > self._highest() else 0
+        self.inherited = known if known > self._highest() else 0
 
     def rss(self) -> int:
         """Resident memory, shared pages whole; two microseconds."""
@@ -53,10 +54,21 @@ class Gauge:
         The kernel passes a maximum on to a program that is executed: below what its parent once had, ten microseconds.
         """
         peak = getrusage(_THREAD).ru_maxrss * 1024
-        return peak if peak > self._inherited else self._highest()
+        return peak if peak > self.inherited else self._highest()
+
+    def highest(self) -> int:
+        """The highest RSS since this gauge was made, whatever peaks were begun anew since."""
+        return max(self._former, self.peak())
+
+    def usage(self) -> tuple[int, int]:
+        """``peak`` and the page faults of this thread: without a new one its tasks have not raised the level."""
+        usage = getrusage(_THREAD)
+        peak = usage.ru_maxrss * 1024
+        return (peak if peak > self.inherited else self._highest()), usage.ru_minflt
 
     def reset_peak(self) -> None:
         """Begin a new peak, where the kernel allows it (Linux 4.0)."""
+        self._former = max(self._former, self.peak())
         with suppress(OSError), open("/proc/self/clear_refs", "w") as file:  # noqa: PTH123 a Path costs as much again
             file.write("5")
 

@@ -2,21 +2,36 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from flatwater.errors import FlatwaterError, SettingError
 from flatwater.guard.flight import started
+from flatwater.guard.record import Process, Record
 from flatwater.guard.supervisor import Supervisor
 
 Sample = tuple[dict[str, object], float]
 
 
-def text(supervisor: Supervisor, rows: Iterable[dict[str, Any]]) -> str:
-    """All figures; ``rows`` are those of the record, of which dead processes' are left out."""
-    living = [row for row in rows if started(row["pid"]) == row["start"]]
+def text(supervisor: Supervisor, file: Path) -> str:
+    """All figures. Without those of the record while it cannot be read."""
+    try:
+        with Record(file, create=False) as record:  # a connection belongs to its thread
+            processes = [one for one in record.processes() if started(one.pid) == one.start]
+            rows = [row for one in processes for row in record.tasks_of(one)]
+    except (FlatwaterError, sqlite3.Error):
+        processes, rows, readable = [], [], False
+    else:
+        readable = True
+    return _text(supervisor, processes, rows, readable)
+
+
+def _text(supervisor: Supervisor, processes: list[Process], rows: list[dict[str, Any]], readable: bool) -> str:
     workers = supervisor.instances()
     limits = (("soft", supervisor.limits.soft), ("hard", supervisor.limits.hard))
     families: list[tuple[str, str, str, list[Sample]]] = [
@@ -30,7 +45,17 @@ def text(supervisor: Supervisor, rows: Iterable[dict[str, Any]]) -> str:
             "1 from the warm stop on.",
             [({"pid": one.pid}, bool(one.leaving)) for one in workers],
         ),
+        ("record_readable", "gauge", "0 while what follows is missing.", [({}, readable)]),
     ]
+    for name, kind, field, about in (
+        ("process_bytes", "gauge", "level", "Level of a process that runs tasks, as it last told."),
+        ("process_start_bytes", "gauge", "base", "Its level at its start."),
+        ("trims_total", "counter", "trims", "Times that it gave back what it could."),
+        ("trimmed_bytes_total", "counter", "trimmed", "What that gave back."),
+        ("trim_seconds_total", "counter", "trim_s", "What that took."),
+    ):
+        samples = [({"worker": one.worker, "pid": one.pid}, getattr(one, field)) for one in processes]
+        families.append((name, kind, about, samples))
     for name, kind, field, about in (
         ("task_calls_total", "counter", "count", "Calls of a task."),
         ("task_failures_total", "counter", "failed", "Calls that failed."),
@@ -38,7 +63,7 @@ def text(supervisor: Supervisor, rows: Iterable[dict[str, Any]]) -> str:
         ("task_peak_bytes", "gauge", "peak", "Highest level of the process in a task."),
         ("task_growth_bytes", "gauge", "per_call", "Growth per call."),
     ):
-        samples = [({"task": row["name"], "pid": row["pid"]}, row[field]) for row in living if row[field] is not None]
+        samples = [({"task": row["name"], "pid": row["pid"]}, row[field]) for row in rows if row[field] is not None]
         families.append((name, kind, about, samples))
     return "".join(_family(*family) for family in families)
 
@@ -57,7 +82,10 @@ def _escaped(label: str) -> str:
 
 
 class Metrics:
-    """Serves ``GET /metrics`` on 127.0.0.1 while entered; ``port`` 0 takes a free one. A ``with``."""
+    """Serves ``GET /metrics`` on 127.0.0.1 while entered; ``port`` 0 takes a free one. A ``with``.
+
+    Raises SettingError for a port that cannot be taken.
+    """
 
     def __init__(self, write: Callable[[], str], *, port: int = 0) -> None:
         class Handler(BaseHTTPRequestHandler):
@@ -73,7 +101,11 @@ class Metrics:
             def log_message(self, format: str, *arguments: object) -> None:
                 """Not a line per scrape."""
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+        try:
+            self._server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+        except OSError as error:
+            hint = "give another one, or 0 for a free one"
+            raise SettingError(f"{error.strerror}", where=f"--metrics-port {port}", hint=hint) from None
         self.port = int(self._server.server_address[1])
         self._thread = threading.Thread(target=self._server.serve_forever, name="flatwater-guard-metrics", daemon=True)
 

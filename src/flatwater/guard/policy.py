@@ -9,8 +9,14 @@ import msgspec
 from flatwater.bounded import check_bound
 from flatwater.errors import SettingError
 from flatwater.memory.slope import Slope
+from flatwater.quantity import measure, size
 
 _MIB = 1 << 20
+_LEAST = _MIB  # no worker is so small: a limit below is one whose unit was forgotten
+
+
+Level = int | str | None
+"""Bytes as a number or as people write them; None: no limit."""
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,10 +40,15 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
                 check_bound(name, value, where="guard")
         if self.soft is not None and self.hard is not None and self.soft >= self.hard:
             raise SettingError(
-                f"soft ({self.soft:,}) is not below hard ({self.hard:,})",
+                f"soft ({size(self.soft)}) is not below hard ({size(self.hard)})",
                 where="guard",
                 hint="leave room",
             )
+
+    @classmethod
+    def given(cls, soft: Level, hard: Level, grace_s: float) -> Limits:
+        """The limits that a program gives: bytes, or text as in ``600MiB``. Raises SettingError, below 1 MiB too."""
+        return cls(soft=_read("soft", soft), hard=_read("hard", hard), grace_s=grace_s)
 
     def within(self, room: int | None) -> Limits:
         """With what is missing taken from a control group's limit: soft at 80 % of ``room``, hard at 92 %."""
@@ -46,6 +57,16 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
         hard = self.hard if self.hard is not None else _below(room, 0.92, self.soft)
         soft = self.soft if self.soft is not None else int(min(0.8 * room, 0.87 * hard if hard else room))
         return msgspec.structs.replace(self, soft=soft, hard=hard)
+
+
+def _read(name: str, given: Level) -> int | None:
+    try:
+        level = measure(given, "bytes")
+    except ValueError as error:
+        raise SettingError(f"{name} is {given!r}: {error}", where="guard") from None
+    if level is not None and (not isinstance(level, int) or level < _LEAST):
+        raise SettingError(f"{name} is {given!r}: no worker is so small", where="guard", hint='bytes, or "600MiB"')
+    return level
 
 
 def _below(room: int, part: float, soft: int | None) -> int | None:
@@ -84,6 +105,7 @@ class Policy:
         self.base = base
         self._max_step_s = max_step_s
         self._last: float | None = None
+        self._said = False  # that it should be recycled
         self._asked_s: float | None = None  # counted time since the warm stop was asked for
         self._over_s: float | None = None  # counted time above the hard limit
 
@@ -93,7 +115,7 @@ class Policy:
         return self._asked_s is not None
 
     def ask(self) -> None:
-        """Note that a warm stop was asked for by somebody else (an operator, the worker itself): the grace begins."""
+        """Note that the warm stop has been asked for, by whomever: the grace begins. Twice is allowed."""
         if self._asked_s is None:
             self._asked_s = 0.0
 
@@ -107,7 +129,10 @@ class Policy:
         self.base = max(self.base, min(level, int(most)))
 
     def judge(self, level: int, now: float, trend: Slope | None = None) -> Decision:
-        """The decision at ``level`` bytes; RECYCLE is said once. ``now`` is any clock in seconds."""
+        """The decision at ``level`` bytes; RECYCLE is said once. ``now`` is any clock in seconds.
+
+        The stop may have to wait for its turn: whoever asks for it calls ``ask``, and no grace runs before.
+        """
         self._count(now)
         limits = self.limits
         if limits.hard is not None and level >= limits.hard:
@@ -118,8 +143,8 @@ class Policy:
             self._over_s = None
         if self._asked_s is not None:
             return Decision(Verdict.KILL, "grace passed") if self._asked_s >= limits.grace_s else KEEP
-        if reason := self._grown(level, trend):
-            self.ask()
+        if not self._said and (reason := self._grown(level, trend)):
+            self._said = True
             return Decision(Verdict.RECYCLE, reason)
         return KEEP
 

@@ -67,6 +67,19 @@ def present() -> Iterator[tuple[Path, Presence]]:
     return ((folder, presence) for folder, presence in _told() if _lives(presence))
 
 
+def left(hard: int | None, level: int, folder: Path | None) -> int | None:
+    """Bytes left below a worker's own hard limit and below the one that the guard of ``folder`` has for its processes
+    together, of which the caller is one; None without a limit."""
+    rooms = [] if hard is None else [hard - level]
+    if folder is not None:
+        with suppress(OSError, msgspec.MsgspecError):
+            presence = msgspec.json.decode((folder / _FILE).read_bytes(), type=Presence)
+            session = os.getsid(0)  # the guard's workers begin one each
+            if presence.hard is not None:
+                rooms += [presence.hard - place.level for place in presence.places if place.pid == session]
+    return max(min(rooms), 0) if rooms else None
+
+
 def _told() -> Iterator[tuple[Path, Presence]]:
     """Only of folders of this user: in a directory that all may write to, others could name any file."""
     for folder in sorted(Path(tempfile.gettempdir()).glob(f"{PREFIX}*")):

@@ -1,18 +1,22 @@
-"""What a record says, for people: which task grows, what recycling cost and gave back, what was killed."""
+"""What a record says in figures: which task grows, what recycling and trims gave back, what was killed."""
 
 from __future__ import annotations
 
-import time
+import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from typing import Any
 
 import msgspec
 
-from flatwater.guard.record import Event, Record
+from flatwater.guard.ending import End, endings
+from flatwater.guard.flight import started
+from flatwater.guard.record import Event, Process, Record
 from flatwater.quantity import size
 
 _MAX_ENDS = 20
+_MAX_PROCESSES = 20
+_BACK = 0.1  # a process so little above its start, as a part of it, has given all back
 
 
 class TaskSummary(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,26 +35,34 @@ class TaskSummary(msgspec.Struct, frozen=True, kw_only=True):
     share: float | None
 
 
-class End(msgspec.Struct, frozen=True, kw_only=True):
-    """A worker, or a process of its pool, that did not end by order of an operator.
+class ProcessSummary(Process, frozen=True, kw_only=True):
+    """A process that runs tasks, as it last told of itself.
 
-    ``freed`` is what it held beyond its beginning (bytes); ``away_s`` how long its place stood empty, None where nobody
-    has come yet or where a pool fills its places itself.
+    ``back`` is whether it is within 10 % of its first level, which ``rest`` says in words. While it is not, ``holders``
+    says which allocators have its memory, and what a trim may return.
     """
 
-    at: float
-    pid: int
-    reason: str
-    detail: str
-    life_s: float | None
-    freed: int
-    away_s: float | None
+    lives: bool
+    back: bool
+    rest: str
 
 
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
-    """The record in figures; ``given_back`` is what recycling freed (bytes), ``away_s`` how long places stood empty."""
+    """The record in figures; ``given_back`` is what recycling freed (bytes), ``away_s`` how long places stood empty.
 
+    ``recycled`` counts workers, and processes of pools that left alone. ``trims``, ``trimmed`` (bytes) and ``trim_s``
+    are of all processes in the record; ``processes`` are the newest 20, those that live first. ``since`` is when the
+    record begins (seconds since the epoch, None when it is empty): what is older has been forgotten. ``interrupted``
+    are the newest 20 tasks whose process died without a known reason, ``unstartable``
+    counts starts that failed, the last one with ``start_error``.
+    """
+
+    since: float | None
     tasks: tuple[TaskSummary, ...]
+    processes: tuple[ProcessSummary, ...]
+    trims: int
+    trimmed: int
+    trim_s: float
     starts: int
     ends: dict[str, int]
     recycled: int
@@ -58,6 +70,9 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     away_s: float
     ended: tuple[End, ...]
     killed: tuple[dict[str, Any], ...]
+    interrupted: tuple[dict[str, Any], ...]
+    unstartable: int
+    start_error: str
     retained: tuple[dict[str, Any], ...]
     quarantined: tuple[str, ...]
 
@@ -69,33 +84,60 @@ def summary(record: Record) -> Summary:
     for event in events:
         by_kind[event.kind].append(event)
     ends = Counter(event.body["reason"] for event in by_kind["end"] if "reason" in event.body)
-    leaving = by_kind["leaving"]
+    ended = endings(events)
+    recycled = [end for end in ended if end.reason == "recycled"]
+    processes = record.processes()
     return Summary(
+        since=events[0].at if events else None,
         tasks=_tasks(record.tasks()),
+        processes=_processes(processes),
+        trims=sum(one.trims for one in processes),
+        trimmed=sum(one.trimmed for one in processes),
+        trim_s=sum(one.trim_s for one in processes),
         starts=len(by_kind["start"]),
         ends=dict(ends),
-        recycled=max(ends["recycled"], len(leaving)),
-        given_back=_given_back(by_kind["end"], leaving),
+        recycled=len(recycled),
+        given_back=sum(end.freed for end in recycled),
         away_s=_away(by_kind["start"]),
-        ended=_ended(events)[-_MAX_ENDS:],
-        killed=tuple(event.body | {"at": event.at, "pid": event.pid} for event in by_kind["killed"]),
+        ended=tuple(end for end in ended if end.reason != "stopped")[-_MAX_ENDS:],
+        killed=_told(by_kind["killed"]),
+        interrupted=_told(by_kind["interrupted"])[-_MAX_ENDS:],
+        unstartable=len(by_kind["unstartable"]),
+        start_error=by_kind["unstartable"][-1].body["error"] if by_kind["unstartable"] else "",
         retained=tuple(event.body for event in by_kind["retained"]),
         quarantined=tuple(record.quarantined()),
     )
 
 
-def text(record: Record) -> str:
-    """The report as it is printed."""
-    found = summary(record)
-    parts = [_workers(found), _table(found.tasks)]
-    if found.retained:
-        parts.append("Held after its time:\n" + "\n".join(_held(row) for row in _latest(found.retained)))
-    if found.killed:
-        parts.append("Killed:\n" + "\n".join(_killed(row) for row in found.killed[-20:]))
-    if found.quarantined:
-        released = "".join(f"\n  {name}   (flatwater guard release {name})" for name in found.quarantined)
-        parts.append(f"Quarantined:{released}")
-    return "\n\n".join(part for part in parts if part)
+def _told(events: Iterable[Event]) -> tuple[dict[str, Any], ...]:
+    return tuple(event.body | {"at": event.at, "pid": event.pid} for event in events)
+
+
+def _processes(processes: list[Process]) -> tuple[ProcessSummary, ...]:
+    found = [
+        ProcessSummary(
+            **msgspec.structs.asdict(one), lives=started(one.pid) == one.start, back=_is_back(one), rest=_rest(one)
+        )
+        for one in reversed(processes)
+    ]
+    return tuple(sorted(found, key=lambda one: not one.lives)[:_MAX_PROCESSES])
+
+
+def _is_back(process: Process) -> bool:
+    return process.level <= process.base * (1 + _BACK)
+
+
+def _rest(process: Process) -> str:
+    """How far a process is back at its start, in words."""
+    level, base = process.level, process.base
+    if not level or not base:
+        return "its level is not known"
+    above = (level - base) / base
+    if above <= 0:
+        return f"back at its start ({size(base)})"
+    if _is_back(process):
+        return f"back within {math.ceil(above * 100)} % of its start ({size(base)})"
+    return f"{above * 100:.0f} % above its start ({size(base)} → {size(level)})"
 
 
 def _tasks(rows: Iterable[dict[str, Any]]) -> tuple[TaskSummary, ...]:
@@ -129,99 +171,6 @@ def _task(name: str, rows: list[dict[str, Any]]) -> TaskSummary:
     )
 
 
-def _given_back(ends: list[Event], leaving: list[Event]) -> int:
-    """What workers that were recycled, and processes of pools that left, held beyond what they began with."""
-    recycled = {event.pid: event for event in ends if event.body.get("reason") == "recycled"}
-    children = {event.pid: event for event in leaving if event.pid not in recycled}
-    left = [*recycled.values(), *children.values()]
-    return sum(max(event.body.get("level", 0) - event.body.get("base", 0), 0) for event in left)
-
-
-def _ended(events: list[Event]) -> tuple[End, ...]:
-    ended: dict[int, End] = {}  # by the number of the event
-    living: Counter[int] = Counter()  # by place
-    empty: dict[int, int] = {}  # places, and the event since which they are
-    workers = {event.pid for event in events if event.kind == "start"}
-    for number, event in enumerate(events):
-        body, slot = event.body, event.body.get("slot", -1)
-        if event.kind == "start":
-            living[slot] += 1
-            if (former := empty.pop(slot, None)) is not None:
-                ended[former] = msgspec.structs.replace(ended[former], away_s=body.get("away_s"))
-        elif event.kind == "end" and "reason" in body:
-            living[slot] -= 1
-            if body["reason"] != "stopped":
-                ended[number] = _end(event, 0.0 if living[slot] > 0 else None)
-                if living[slot] <= 0:
-                    empty[slot] = number
-        elif event.kind == "leaving" and event.pid not in workers:
-            ended[number] = _end(event, None)
-    return tuple(ended.values())
-
-
-def _end(event: Event, away_s: float | None) -> End:
-    body = event.body
-    freed = max(body.get("level", 0) - body.get("base", 0), 0)
-    reason, detail = body["reason"], body.get("detail")
-    if detail is None:  # a process of a pool tells only why
-        reason, detail = "recycled", reason
-    return End(
-        at=event.at, pid=event.pid, reason=reason, detail=detail, life_s=body.get("life_s"), freed=freed, away_s=away_s
-    )
-
-
 def _away(starts: list[Event]) -> float:
     """Seconds between the end of a worker and the next start in its place, as the supervisor's own clock had them."""
     return float(sum(event.body.get("away_s", 0.0) for event in starts))
-
-
-def _workers(found: Summary) -> str:
-    ends = ", ".join(f"{count} {reason}" for reason, count in sorted(found.ends.items())) or "none"
-    lines = [f"Workers: {found.starts} started; ended: {ends}"]
-    if found.recycled:
-        lines.append(
-            f"Recycling: {found.recycled} {_times(found.recycled)}, {size(found.given_back)} given back, "
-            f"places empty for {found.away_s:.1f} s together"
-        )
-    return "\n".join(lines)
-
-
-def _times(count: int) -> str:
-    return "time" if count == 1 else "times"
-
-
-def _table(tasks: tuple[TaskSummary, ...]) -> str:
-    if not tasks:
-        return "No task was reported: give the worker an integration: flatwater.guard.huey, celery, …."
-    lines = [f"{'task':40} {'calls':>7} {'failed':>6} {'mean':>8} {'peak':>9} {'grows per call':>24} {'share':>6}"]
-    for task in tasks[:50]:
-        share = "" if task.share is None else f"{task.share:.0%}"
-        lines.append(
-            f"{task.name[-40:]:40} {task.count:7,} {task.failed:6,} {task.mean_s * 1000:6.1f}ms {size(task.peak):>9} "
-            f"{_growth(task):>24} {share:>6}"
-        )
-    return "\n".join(lines)
-
-
-def _growth(task: TaskSummary) -> str:
-    if task.per_call is None or task.low is None or task.high is None:
-        return "too few calls"
-    if task.low <= 0:
-        return f"no (at most {size(max(task.high, 0))})"
-    return f"{size(task.per_call)} ± {size(task.high - task.per_call)}"
-
-
-def _latest(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    return list({(row["owner"], row["type"]): row for row in rows}.values())[-10:]
-
-
-def _held(row: dict[str, Any]) -> str:
-    advice = f"\n      {row['advice']}" if row["advice"] else ""
-    return f"  {row['name']}\n      {row['path'] or row['why']}{advice}"
-
-
-def _killed(row: dict[str, Any]) -> str:
-    at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(row["at"]))
-    figures = ", ".join(f"{word} {size(row[word])}" for word in ("peak", "limit") if row.get(word))
-    held = f"\n      held by {row['holders']}" if row.get("holders") else ""
-    return f"  {at} {row['name']} [{row['id']}], pid {row['pid']}: {row['reason']}; {figures}{held}"

@@ -8,12 +8,15 @@ from collections.abc import Callable, Mapping, Sequence
 from flatwater.bounded.notify import Notifier
 from flatwater.guard.instance import Instance
 
+_EXTEND_S, _EVERY_S = 30.0, 5.0
+
 
 class Unit:
     """Tells systemd what has changed since the last look; READY comes when every place has its worker.
 
     The main process is the supervisor's whatever is replaced, so MAINPID never changes. The watchdog hears from it
-    twice in the time that systemd allows, and only from the loop that looks after the workers.
+    twice in the time that systemd allows, and only from the loop that looks after the workers. While workers end their
+    work, which the guard's own grace bounds, it asks for more time than ``TimeoutStopSec`` gives.
     """
 
     def __init__(self, places: int, environ: Mapping[str, str]) -> None:
@@ -21,7 +24,7 @@ class Unit:
         self._places = places
         self._state = "starting"
         self._status = ""
-        self._next_alive = -float("inf")
+        self._next_alive = self._next_extend = -float("inf")
         self.reload_asked = False
 
     def look(self, current: Sequence[Instance], *, stopping: bool, trouble: str) -> None:
@@ -29,6 +32,7 @@ class Unit:
         self._alive()
         if stopping:
             self._enter("stopping", self._notifier.stopping, f"stopping {self._places} workers")
+            self._extend()
             return
         if self.reload_asked:
             self.reload_asked = False
@@ -51,3 +55,9 @@ class Unit:
         if allowed_s is not None and now >= self._next_alive:
             self._next_alive = now + allowed_s / 2
             self._notifier.alive()
+
+    def _extend(self) -> None:
+        now = time.monotonic()
+        if now >= self._next_extend:
+            self._next_extend = now + _EVERY_S
+            self._notifier.extend(_EXTEND_S)

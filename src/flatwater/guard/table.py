@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import msgspec
 
 from flatwater.bounded import check_bound
+from flatwater.guard.meter import Sums
 
 OTHERS = "(other tasks)"
 # How much the company of other tasks may inflate the variance of a task's growth; above, they cannot be told apart.
@@ -48,16 +49,6 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
         return self.low is not None and self.low > 0
 
 
-class _Sums:
-    __slots__ = ("alone", "calls", "closed", "count", "failed", "max_s", "peak", "retained", "rise", "total_s")
-
-    def __init__(self) -> None:
-        self.count = self.failed = self.peak = self.rise = self.alone = self.retained = 0
-        self.calls = 0  # ended in the open interval
-        self.closed = (0, 0)  # alone and retained, when the last interval was closed
-        self.total_s = self.max_s = 0.0
-
-
 class Table:
     """Rows by task name, at most ``max_names``; further names share the row ``(other tasks)``.
 
@@ -65,6 +56,8 @@ class Table:
     sum over tasks of calls times growth per call, which least squares solves for. Intervals with many tasks at once
     tell as much as those with one, so overlapping tasks are told apart as soon as their mixture changes. Where no task
     of an interval overlapped another, each was measured by itself: then an unchanging mixture is told apart, too.
+
+    Until the open interval is over (``until``, by the clock of ``add``) a task may be added to its ``sums`` alone.
     """
 
     def __init__(self, *, max_names: int = 64, interval_s: float = 0.1) -> None:
@@ -72,8 +65,8 @@ class Table:
         check_bound("interval_s", interval_s, where="table")
         self._max_names = max_names
         self._interval_s = interval_s
-        self._sums: dict[str, _Sums] = {}
-        self._from, self._until, self._began = 0.0, -float("inf"), 0  # the open interval, and its first level
+        self.sums: dict[str, Sums] = {}  # copied, in one step, to be walked: another thread may add a name
+        self._from, self.until, self._began = 0.0, -float("inf"), 0  # the open interval, and its first level
         self._fit = Regression()
         self._first: int | None = None
         self._level = 0
@@ -82,41 +75,28 @@ class Table:
         self, name: str, now: float, seconds: float, before: int, after: int, peak: int, alone: bool, failed: bool
     ) -> None:
         """A task has ended; levels in bytes."""
-        sums = self._sums.get(name)
+        sums = self.sums.get(name)
         if sums is None:
             name, sums = self._enter(name)
-        sums.count += 1
-        sums.calls += 1
-        sums.total_s += seconds
-        if failed:
-            sums.failed += 1
-        if seconds > sums.max_s:
-            sums.max_s = seconds
-        if peak > sums.peak:
-            sums.peak = peak
-        if peak - before > sums.rise:
-            sums.rise = peak - before
-        if alone:
-            sums.alone += 1
-            sums.retained += after - before
+        sums.add(seconds, before, after, peak, alone, failed)
         self._level = after
-        if not self._from <= now < self._until:
+        if not self._from <= now < self.until:
             self._close(now, before, after)
 
-    def rows(self) -> tuple[Row, ...]:
-        """All rows, the fastest growing first."""
+    def rows(self, level: int | None = None) -> tuple[Row, ...]:
+        """All rows, the fastest growing first; with the level now, in bytes, where tasks were booked past ``add``."""
         fits = self._fit.solve()
-        growth = self._level - self._first if self._first is not None else 0
-        rows = [_row(name, sums, fits.get(name), growth) for name, sums in list(self._sums.items())]
+        growth = (self._level if level is None else level) - self._first if self._first is not None else 0
+        rows = [_row(name, sums, fits.get(name), growth) for name, sums in self.sums.copy().items()]
         return tuple(sorted(rows, key=lambda row: (-(row.share or 0.0), -row.total_s)))
 
     def __len__(self) -> int:
-        return len(self._sums)
+        return len(self.sums)
 
-    def _enter(self, name: str) -> tuple[str, _Sums]:
-        if len(self._sums) >= self._max_names - 1 and name != OTHERS:
+    def _enter(self, name: str) -> tuple[str, Sums]:
+        if len(self.sums) >= self._max_names - 1 and name != OTHERS:
             name = OTHERS
-        return name, self._sums.setdefault(name, _Sums())
+        return name, self.sums.setdefault(name, Sums())
 
     def _close(self, now: float, before: int, after: int) -> None:
         """An interval is over: what was called in it, and how the level changed."""
@@ -124,20 +104,20 @@ class Table:
             self._first = self._began = before
         else:
             self._fit.add(self._observed(after - self._began))
-            for sums in self._sums.values():
+            for sums in self.sums.copy().values():
                 sums.calls = 0
-                sums.closed = sums.alone, sums.retained
+                sums.closed_alone, sums.closed_retained = sums.alone, sums.retained
             self._began = after
-        self._from, self._until = now, now + self._interval_s
+        self._from, self.until = now, now + self._interval_s
 
     def _observed(self, change: int) -> list[tuple[dict[str, int], float]]:
-        called = [(name, sums) for name, sums in self._sums.items() if sums.calls]
-        if all(sums.alone - sums.closed[0] == sums.calls for _, sums in called):
-            return [({name: sums.calls}, sums.retained - sums.closed[1]) for name, sums in called]
+        called = [(name, sums) for name, sums in self.sums.copy().items() if sums.calls]
+        if all(sums.alone - sums.closed_alone == sums.calls for _, sums in called):
+            return [({name: sums.calls}, sums.retained - sums.closed_retained) for name, sums in called]
         return [({name: sums.calls for name, sums in called}, change)]
 
 
-def _row(name: str, sums: _Sums, fit: tuple[float, float] | None, growth: int) -> Row:
+def _row(name: str, sums: Sums, fit: tuple[float, float] | None, growth: int) -> Row:
     per_call, margin = fit if fit is not None else (None, None)
     share = None
     if per_call is not None and growth > 0:

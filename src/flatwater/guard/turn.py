@@ -6,6 +6,7 @@ import fcntl
 import os
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from flatwater.guard.flight import started
@@ -14,7 +15,7 @@ from flatwater.guard.flight import started
 class Turn:
     """Made in the parent of a pool, taken by its forked children; at most one of them leaves before it is replaced.
 
-    ``expected`` tells how many children the parent should have (0: unknown, then only the lock counts).
+    ``expected`` tells how many children the parent should have now (0: unknown, then only the lock counts).
     """
 
     def __init__(self, expected: Callable[[], int]) -> None:
@@ -40,9 +41,10 @@ class Turn:
 
 
 def alive(pid: int) -> int:
-    """How many children of a process live, zombies left out."""
-    try:
-        words = Path(f"/proc/{pid}/task/{pid}/children").read_text("ascii").split()
-    except OSError:
-        return 0
+    """How many children of a process live, zombies left out; the kernel keeps those that a thread has forked apart."""
+    words: list[str] = []
+    with suppress(OSError):
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            with suppress(OSError):  # a thread that has just ended
+                words += (task / "children").read_text("ascii").split()
     return sum(bool(started(int(word))) for word in words)

@@ -5,33 +5,41 @@ from __future__ import annotations
 import atexit
 import logging
 import os
-import signal
 import threading
 import time
 from collections.abc import Callable
 from threading import get_ident
-from time import monotonic
 from typing import Any
 
 import msgspec
 
 from flatwater.bounded import Usage
 from flatwater.errors import FlatwaterError
+from flatwater.guard.aside import Aside
 from flatwater.guard.channel import EVIDENCE, Channel, Killed, supervised
-from flatwater.guard.flight import FlightFile
+from flatwater.guard.death import die
+from flatwater.guard.flight import FlightFile, flights, named
 from flatwater.guard.gauge import Gauge
+from flatwater.guard.hint import release_by_worker
+from flatwater.guard.meter import Call, Meter
+from flatwater.guard.note import Notes
 from flatwater.guard.policy import Limits, Policy, Verdict
+from flatwater.guard.presence import left
+from flatwater.guard.private import Private
+from flatwater.guard.rest import Rest
 from flatwater.guard.table import Row, Table
 from flatwater.guard.turn import Turn
-from flatwater.memory import heap
+from flatwater.guard.witness import Witness
 from flatwater.memory.expect import Expectation, Retained
-from flatwater.memory.trim import Trimmer, holders
+from flatwater.memory.trim import Trimmer
 from flatwater.quantity import size
 
 log = logging.getLogger("flatwater.guard")
 
 _TICK_S, _NEWS_S, _REPORT_S = 0.1, 1.0, 5.0
-_SAME_S = 0.001  # a reading at the end of a task stands for the beginning of the next one when that is so near
+_END_S = 2.0  # what results of killed tasks, and a look at what should be dead, have at the end of the process
+_STANDS_S = 0.01  # how long a reading of the level stands for tasks that touch no new pages: see Meter
+_NEVER = 1 << 62  # bytes
 _FORKED_TRIM_BYTES = 64 << 20  # the first collection in a forked child copies the pages that it shares with its parent
 _PEAK_BYTES = 16 << 20  # a peak that stands so far above the level hides those of later tasks: begin a new one
 
@@ -68,20 +76,11 @@ class WorkerStatistics(Usage, frozen=True, kw_only=True):
     trim_s: float
 
 
-class Call:
-    """A task in flight: levels at its begin in bytes, whether it began alone, its number and its flight's slot."""
-
-    __slots__ = ("alone", "before", "began", "id", "mark", "name", "number", "peak", "slot")
-
-    def __init__(self, name: str, id: str, began: float, before: int, mark: int, alone: bool, number: int) -> None:
-        self.name, self.id, self.began, self.before, self.mark = name, id, began, before, mark
-        self.alone, self.number, self.peak, self.slot = alone, number, before, -1
-
-
 class Worker:
     """The guard inside a worker process; made once, before a pool forks, and begun anew in each child by itself.
 
     ``on_recycle(reason)`` asks the host for its warm stop; ``on_killed(note)`` writes a killed task's result.
+    ``stopping`` tells that a stop is under way already: a second one would be taken for impatience, and end the tasks.
     ``collect=False`` leaves out collections and trims. ``turn`` lets pool processes leave one after another.
     ``by_supervisor``: the warm stop is a signal that ``flatwater guard`` sends when it is asked and the turn has come.
     Call ``begin`` and ``end`` in the thread (or greenlet) that runs the task.
@@ -97,6 +96,7 @@ class Worker:
         on_recycle: Callable[[str], object],
         on_killed: Callable[[Killed], object] | None = None,
         on_tick: Callable[[], object] | None = None,
+        stopping: Callable[[], bool] | None = None,
         collect: bool = True,
         turn: Turn | None = None,
         by_supervisor: bool = False,
@@ -108,7 +108,9 @@ class Worker:
         self.turn = turn
         self._by_supervisor = by_supervisor
         self._soft = float("inf") if limits.soft is None else limits.soft
+        self._hard = float("inf") if limits.hard is None else limits.hard
         self._on_recycle, self._on_killed, self._on_tick = on_recycle, on_killed, on_tick
+        self._stopping = stopping
         self._collect, self._max_names, self._max_running = collect, max_names, max_running
         self._made_in = _forks
         self._began_in: int | None = None
@@ -116,8 +118,7 @@ class Worker:
         self._gauge: Gauge | None = None
         self._channel: Channel | None = None
         self._flight: FlightFile | None = None
-        self._begun = self._ended = 0
-        self._read_at = -float("inf")
+        self._meter: Meter | None = None
         self._reset()
 
     def start(self) -> None:
@@ -129,7 +130,10 @@ class Worker:
 
     def begin(self, name: str, id: str) -> None:
         """A task begins in this thread. Raises Quarantined, and then ``end`` must not be called."""
-        self._running[get_ident()] = self._open(name, id)
+        thread = get_ident()
+        if thread in self._running and self._meter is not None and self._began_in == _forks:
+            self._meter.drop(self._running.pop(thread))  # it never ended: its host cancelled it, and told nobody
+        self._running[thread] = self._open(name, id)
 
     def admit(self, name: str) -> None:
         """Raises Quarantined for a task that must not run."""
@@ -137,7 +141,7 @@ class Worker:
             self.start()
         if name in self._quarantine:
             self._refused += 1
-            raise Quarantined(name, hint="flatwater guard release " + name)
+            raise Quarantined(name, hint=release_by_worker(name, self._channel.folder if self._channel else None))
 
     def end(self, *, failed: bool = False) -> None:
         """The task of this thread has ended; may ask the host for its warm stop."""
@@ -150,18 +154,24 @@ class Worker:
         """Whether this process is a child of the one in which the guard was installed."""
         return self._made_in != _forks
 
+    @property
+    def highest(self) -> int:
+        """The highest RSS of this process, in bytes: what the kernel tells begins anew after each spike."""
+        return self._gauge.highest() if self._gauge is not None else 0
+
     def ready(self) -> None:
         """Tell the supervisor that this process takes tasks now, so that the one it replaces may leave."""
         self.start()
         self._send("ready")
 
     def ask_supervisor(self, reason: str) -> bool:
-        """Ask ``flatwater guard`` to recycle the whole command; False where none hears it."""
-        return self._channel is not None and self._channel.send("wanted", reason=reason)
+        """Ask ``flatwater guard`` to recycle the whole command, whose grace holds then; False where none hears it."""
+        self._handed = self._channel is not None and self._channel.send("wanted", reason=reason)
+        return self._handed
 
     def rows(self) -> tuple[Row, ...]:
         """The table of tasks."""
-        return self._table.rows()
+        return self._table.rows(None if self._meter is None else self._meter.level)
 
     def statistics(self) -> WorkerStatistics:
         return WorkerStatistics(
@@ -185,9 +195,23 @@ class Worker:
         self._stop.set()
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join()
+        self._looking.end(_END_S)
+        if self._notes is not None:
+            self._notes.end(_END_S)
         self._report()
         self._let_go()
         self._began_in = None
+
+    @property
+    def _ended(self) -> int:
+        return 0 if self._meter is None else self._meter.ended
+
+    @property
+    def _level(self) -> int:
+        """At the last task's end, or now, of what is this process's own in a forked child."""
+        if self._private is not None:
+            return self._private.last
+        return 0 if self._meter is None else self._meter.level
 
     def _open(self, name: str, id: str) -> Call:
         """The measures at the begin of a task. With ``_shut`` the way of every task: each line costs all of them."""
@@ -195,39 +219,39 @@ class Worker:
             self.start()
         if name in self._quarantine:
             self.admit(name)
-        now = monotonic()
-        if now - self._read_at > _SAME_S:
-            gauge = self._gauge
-            assert gauge is not None  # start has made it
-            self._rss, self._mark = gauge.rss(), gauge.peak()
-        self._begun = number = self._begun + 1
-        call = Call(name, id, now, self._rss, self._mark, not self._running, number)
-        if self._flight is not None:
-            call.slot = self._flight.put(name, id)
-        return call
+        assert self._meter is not None  # start has made it
+        return self._meter.open(name, id, not self._running)
 
     def _shut(self, call: Call, failed: bool) -> None:
-        gauge = self._gauge
+        meter = self._meter
+        if meter is None or self._gauge is None:
+            return
+        try:
+            if not meter.shut(call, failed):
+                self._settle(meter, call, failed)
+        except Exception as error:  # the task is done, and its result is not ours to spoil
+            self._stumbled(error)
+
+    def _settle(self, meter: Meter, call: Call, failed: bool) -> None:
+        """What is not of every task: a trim, a new peak, a row's first task, the end of an interval, the soft limit."""
+        gauge, level = self._gauge, call.after
         if gauge is None:
             return
-        now, level, mark = monotonic(), gauge.rss(), gauge.peak()
-        peak = mark if mark > call.mark else call.peak
-        if peak < level:
-            peak = level
         if level >= self._trim_from:
-            level = self._trim(level)
-        if mark - level > _PEAK_BYTES and not self._running:
+            level = meter.level = self._trim(level)
+        if meter.mark - level > _PEAK_BYTES and not self._running:
             gauge.reset_peak()
-            mark = gauge.peak()
-        alone = call.alone and call.number == self._begun
-        self._table.add(call.name, now, now - call.began, call.before, level, peak, alone, failed)
-        if self._flight is not None:
-            self._flight.clear(call.slot)
-        self._ended += 1
-        self._read_at, self._rss, self._mark = now, level, mark
-        self._level = level
+            meter.mark = gauge.peak()
+        seconds = call.ended - call.began
+        self._table.add(call.name, call.ended, seconds, call.before, level, call.peak, call.alone, failed)
+        meter.until = self._table.until
         if level >= self._soft:
             self._consider(level)
+
+    def _stumbled(self, error: Exception) -> None:
+        if type(error) not in self._stumbles:
+            self._stumbles.add(type(error))
+            log.error("%s: the guard failed, the work goes on; told once", self.name, exc_info=error)
 
     def _trim(self, level: int) -> int:
         """Give back what can be, if that pays; the level after."""
@@ -235,7 +259,13 @@ class Worker:
         if self._trimmer.offer(level) is not None:
             level = self._gauge.rss()
             self._trim_from = self._trimmer.threshold
+            self._calm_down()
         return level
+
+    def _calm_down(self) -> None:
+        """Tell the meter from which level on the end of a task is ours."""
+        if self._meter is not None:
+            self._meter.calm = int(min(self._trim_from, self._soft, _NEVER))
 
     def _reset(self) -> None:
         self._running: dict[int, Call] = {}
@@ -245,17 +275,22 @@ class Worker:
         self._quarantine: frozenset[str] = frozenset()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
-        self._begun = self._ended = self._refused = self._told = self._witnessed = 0
-        self._read_at, self._rss, self._mark, self._level = -float("inf"), 0, 0, 0
+        self._meter = None
+        self._refused = self._told = 0
         self._trim_from = float("inf")
-        self._next_private = -float("inf"), -float("inf")  # at the earliest, and at the latest
-        self._risen = -float("inf")
-        self.leaving = False
-        self._evidence = ""
+        self._private: Private | None = None  # of a forked child, now and
+        self._kept: Private | None = None  # at the ends of tasks
+        self.leaving = self._handed = False
+        self._witness = Witness(self.name, self.limits, send=self._send, flying=self._flying)
         self._evident = float("inf")
+        self._stumbles: set[type[Exception]] = set()
+        self._rest = Rest()
         self.expectation = Expectation(
-            self.name, max_pending=100, min_collect_s=30, min_graph_s=120, on_retained=self._retained
-        )
+            self.name, max_pending=100, min_collect_s=30, min_graph_s=120, on_retained=self._retained,
+            collect=self._collect, room=self._room,
+        )  # fmt: skip
+        self._looking = Aside("flatwater-guard-expectation", self.expectation.check)
+        self._notes: Notes | None = None
 
     def _begin_anew(self) -> None:
         """In a fresh process, or after a fork: nothing of the parent's counts, its files are not ours."""
@@ -265,13 +300,22 @@ class Worker:
         if self._gauge.peak() - self._gauge.rss() > _PEAK_BYTES:
             self._gauge.reset_peak()
         self._channel = supervised()
-        self._flight = FlightFile(self._channel.folder, self.name) if self._channel else None
-        self._level = self._gauge.private() if self.forked else self._gauge.rss()
+        if self._channel is not None:
+            self._flight = flights(self._channel.folder, self.name)
+            if self._on_killed is not None:
+                self._notes = Notes(self._channel.folder, self.name, self._on_killed)
+        if self.forked:
+            self._private = Private(self._gauge, min(self._soft, self._hard))
+            self._kept = Private(self._gauge, self._soft)
+        slots = None if self._flight is None else self._flight.slots
+        self._meter = Meter(self._gauge, slots, self._table.sums, self._gauge.inherited, _STANDS_S, _PEAK_BYTES)
+        self._meter.level = self._gauge.rss()
         self._policy = Policy(self.limits, base=self._level)
         if self._collect:
             self._trimmer = Trimmer(min_bytes=_FORKED_TRIM_BYTES) if self.forked else Trimmer()
             self._trimmer.offer(self._gauge.rss())
             self._trim_from = self._trimmer.threshold
+        self._calm_down()
         told = os.environ.get(EVIDENCE, "") if self._channel else ""
         self._evident = min(self.limits.soft or float("inf"), float(told or "inf"))
         self._news()
@@ -280,129 +324,108 @@ class Worker:
         self._began_in = _forks  # last: other threads go on as soon as they see it
 
     def _let_go(self) -> None:
-        for part in (self._flight, self._channel, self._gauge):
+        for part in (self._flight, self._channel, self._meter, self._gauge):
             if part is not None:
                 part.close()
         self._flight = self._channel = self._gauge = None
 
     def _consider(self, rss: int) -> None:
         """Above the soft limit by RSS; a forked child is judged by what is its own."""
-        if self.leaving or (level := self._own(rss)) is None:
+        if self.leaving or (self._stopping is not None and self._stopping()):
             return
-        self._level = level
+        if self._kept is not None and not self._kept.measure(rss):
+            return
+        level = rss if self._kept is None else self._kept.last
         if self._policy.over(level) and (self.turn is None or not self.forked or self.turn.take()):
             self.leaving = True
-            self._policy.ask()
             log.warning("%s: %s, above the soft limit of %s: leaving", self.name, size(level), _limit(self.limits.soft))
             if self._by_supervisor and not self.forked and self.ask_supervisor("soft limit"):
                 return
             self._send("leaving", reason="soft limit", level=level, base=self._policy.base, ended=self._ended)
             self._report()
-            self._on_recycle("soft limit")
+            try:
+                self._on_recycle("soft limit")
+            finally:
+                if not self._handed:
+                    self._policy.ask()
 
-    def _own(self, rss: int) -> int | None:
-        """The level in bytes. None when it was measured a moment ago and RSS has not risen much since: the measure
-        takes 1 ms per 100 MB, and so at most half a percent of the time, or what half of the room that is left takes.
-        """
-        gauge = self._gauge
-        assert gauge is not None
-        if not self.forked:
+    def _judged(self, rss: int, least: float = 0) -> int:
+        """The level by which this process is judged; below ``least`` RSS will do, which is never less."""
+        if self._private is None or rss < least:
             return rss
-        now = monotonic()
-        if now < self._next_private[0] or (now < self._next_private[1] and rss < self._risen):
-            return None
-        level = gauge.private()
-        self._risen = rss + max(self._soft - level, 0) / 2
-        took = monotonic() - now
-        self._next_private = now + 20 * took, now + 200 * took
-        return level
+        self._private.measure(rss)
+        return self._private.last
 
     def _watch(self) -> None:
         news = report = time.monotonic()
         while not self._stop.wait(_TICK_S):
-            try:
-                self._look()
-                now = time.monotonic()
-                if now >= news + _NEWS_S:
-                    news = now
-                    self._news()
-                    self.expectation.check()
-                if now >= report + _REPORT_S:
-                    report = now
-                    self._report()
-            except Exception:
-                log.exception("%s: the watching thread goes on after", self.name)
+            steps, now = [self._look], time.monotonic()
+            if now >= news + _NEWS_S:
+                news = now
+                steps.append(self._attend)
+            if now >= report + _REPORT_S:
+                report = now
+                steps.append(self._report)
+            for step in steps:
+                try:
+                    step()
+                except Exception as error:
+                    self._stumbled(error)
 
     def _look(self) -> None:
         gauge = self._gauge
         if gauge is None:
             return
         rss = gauge.rss()
+        level = self._judged(rss, min(self._hard, self._evident))
         for call in list(self._running.values()):
             if rss > call.peak:
                 call.peak = rss
+        if self.limits.hard is not None:  # first: what comes after may fail
+            decision = self._policy.judge(level, time.monotonic())
+            if decision.verdict is Verdict.KILL:
+                die(self._witness.last_words(decision.reason, level, rss, self._on_killed))
         if self._on_tick is not None:
             self._on_tick()
-        limits = self.limits
-        if self._running and rss >= self._evident and rss > self._witnessed * 1.25:
-            self._witness(rss)
-        if self._running and not self.forked and limits.soft is not None and rss >= limits.soft:
-            self._consider(rss)
-        if limits.hard is not None and self._policy.judge(rss, time.monotonic()).verdict is Verdict.KILL:
-            self._die(rss)
+        if self._running and level >= self._evident:
+            self._witness.look(level, rss)
+        if self._running and not self.forked and level >= self._soft:
+            self._consider(level)
 
-    def _witness(self, rss: int) -> None:
-        """Tell who holds the memory while there is somebody to tell it."""
-        self._witnessed = rss
-        self._evidence = evidence()
-        tasks = [(call.name, call.id) for call in list(self._running.values())]
-        limit = self.limits.hard or self.limits.soft
-        self._send("evidence", kind=self.name, tasks=tasks[:20], peak=rss, limit=limit, holders=self._evidence)
+    def _flying(self) -> list[tuple[str, str, int]]:
+        return [(*named(call.name, call.id), call.peak) for call in list(self._running.values())]
 
-    def _die(self, rss: int) -> None:
-        """The hard limit: write it into the results of the tasks in flight, and end."""
-        self._witness(rss)
-        notes = [
-            Killed(kind=self.name, name=call.name, id=call.id, reason="hard limit", peak=max(call.peak, rss),
-                   limit=self.limits.hard, holders=self._evidence)
-            for call in list(self._running.values())
-        ]  # fmt: skip
-        for note in notes:
-            log.critical("%s", note)
-            if self._on_killed is not None:
-                self._on_killed(note)
-        self._send("died", kind=self.name, reason="hard limit", level=rss)
-        os.kill(os.getpid(), signal.SIGKILL)
+    def _attend(self) -> None:
+        self._news()
+        if self._notes is not None:
+            self._notes.look()
+        if self.expectation.due:
+            self._looking.begin()
 
     def _news(self) -> None:
-        if self._channel is None:
-            return
-        self._quarantine = self._channel.quarantine()
-        if self._on_killed is not None:
-            for note in self._channel.killed(self.name):
-                log.error("%s", note)
-                self._on_killed(note)
+        if self._channel is not None:
+            self._quarantine = self._channel.quarantine()
+
+    def _room(self) -> int | None:
+        """Bytes that a look at the heap may take below the hard limit; None without one."""
+        folder, gauge = self._channel.folder if self._channel is not None else None, self._gauge
+        return left(self.limits.hard, self._judged(self._level if gauge is None else gauge.rss()), folder)
 
     def _retained(self, found: Retained) -> None:
         self._send("retained", kind=self.name, **msgspec.structs.asdict(found))
 
     def _report(self) -> None:
-        if self._channel is None or self._told == self._ended:
+        gauge = self._gauge
+        if self._channel is None or gauge is None or (self._told == self._ended and not self._rest.pending):
             return
         self._told = self._ended
+        held = self._rest.look(self._judged(gauge.rss()), self._policy.base, resting=not self._running)
         rows = [msgspec.structs.asdict(row) for row in self.rows()]
-        self._send("table", kind=self.name, rows=rows, **msgspec.structs.asdict(self.statistics()))
+        self._send("table", kind=self.name, rows=rows, holders=held, **msgspec.structs.asdict(self.statistics()))
 
     def _send(self, topic: str, /, **fields: Any) -> None:
         if self._channel is not None:
             self._channel.send(topic, **fields)
-
-
-def evidence(max_types: int = 3) -> str:
-    """Who holds this process's memory, in one line: the largest types and the allocators."""
-    types = heap.census("all").types[:max_types]
-    objects = ", ".join(f"{row.count:,} {row.type} ({size(row.bytes)})" for row in types)
-    return f"{objects}; {holders()}"
 
 
 def _limit(soft: int | None) -> str:

@@ -6,11 +6,13 @@ import asyncio
 import contextlib
 from typing import Any
 
+import msgspec
 from sqlalchemy import select
 
 from flatwater.engine import Engine
 from flatwater.errors import ConflictError
 from flatwater.store import schema
+from flatwater.store import trigger as triggers
 from flatwater.store import waiter as waiters
 from flatwater.store.dialect import members
 from flatwater.store.state import ENDED, RUN_STATES, State
@@ -22,10 +24,11 @@ OPEN = [state.value for state in RUN_STATES if state not in ENDED]
 async def wind_down(engine: Engine, timeout_s: float = 60.0) -> None:
     """Let runs that have a robot go on to their end, hold those that merely wait, then cancel these.
 
-    Whoever calls it has stopped submitting.
+    Whoever calls it has stopped submitting; triggers are switched off here.
     """
     try:
         async with asyncio.timeout(timeout_s):
+            await engine.store.writer.call(_switch_off)
             await _wind_down(engine)
     except TimeoutError:
         driver = engine.services.driver
@@ -42,6 +45,11 @@ async def _wind_down(engine: Engine) -> None:
             await engine.cancel(run_id)
     while await engine.store.read(_open) or not await _robots_free(engine):
         await asyncio.sleep(0.02)
+
+
+def _switch_off(tx: Tx) -> None:
+    for trigger in triggers.page(tx):
+        triggers.save(tx, msgspec.structs.replace(trigger, enabled=False))
 
 
 async def _hold_idle(engine: Engine) -> bool:

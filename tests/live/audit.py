@@ -3,94 +3,140 @@
 from __future__ import annotations
 
 import json
-import sqlite3
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from flatwater.store.dialect import choose
 from tests.live.inferiors.flows import FLOWS, wanted
 from tests.live.inferiors.outside import lines
 
 ENDED = "('SUCCEEDED', 'FAILED', 'CANCELED')"
-TRIGGERS = f"""
-CREATE TABLE audit (id INTEGER PRIMARY KEY, what TEXT, run TEXT, detail TEXT);
-CREATE TRIGGER audit_end AFTER UPDATE OF state ON run WHEN NEW.state IN {ENDED} AND OLD.state NOT IN {ENDED}
-    BEGIN INSERT INTO audit (what, run, detail) VALUES ('ended', NEW.id, NEW.state); END;
-CREATE TRIGGER audit_terminal AFTER UPDATE OF state ON run WHEN OLD.state IN {ENDED}
-    BEGIN INSERT INTO audit (what, run, detail) VALUES ('left its end', NEW.id, OLD.state || ' ' || NEW.state); END;
-CREATE TRIGGER audit_epoch AFTER UPDATE OF epoch ON run WHEN NEW.epoch < OLD.epoch OR NEW.epoch > OLD.epoch + 1
-    BEGIN INSERT INTO audit (what, run, detail) VALUES ('epoch', NEW.id, OLD.epoch || ' ' || NEW.epoch); END;
-CREATE TRIGGER audit_step AFTER UPDATE ON step WHEN OLD.state = 'SUCCEEDED'
-    BEGIN INSERT INTO audit (what, run, detail) VALUES ('done again', NEW.run_id, NEW.path || ' ' || NEW.state); END;
-CREATE TRIGGER audit_late AFTER INSERT ON step
-    WHEN (SELECT state FROM run WHERE id = NEW.run_id) IN {ENDED} AND NEW.state IN ('RUNNING', 'SUCCEEDED')
-    BEGIN INSERT INTO audit (what, run, detail) VALUES ('step after the end', NEW.run_id, NEW.path); END;
-CREATE TRIGGER audit_site AFTER UPDATE OF locked_run ON site
-    WHEN OLD.locked_run IS NOT NULL AND NEW.locked_run IS NOT NULL AND OLD.locked_run <> NEW.locked_run
-    BEGIN INSERT INTO audit (what, run, detail) VALUES ('two owners', NEW.locked_run, NEW.id); END;
-"""
+
+
+class Rule(NamedTuple):
+    """What is written down when such a row changes so."""
+
+    what: str
+    event: str
+    table: str
+    condition: str
+    run: str
+    detail: str
+
+
+RULES = [
+    Rule("ended", "UPDATE", "run", f"NEW.state IN {ENDED} AND OLD.state NOT IN {ENDED}", "NEW.id", "NEW.state"),
+    Rule("left its end", "UPDATE", "run", f"OLD.state IN {ENDED} AND NEW.state <> OLD.state", "NEW.id", "NEW.state"),
+    Rule("epoch", "UPDATE", "run", "NEW.epoch < OLD.epoch OR NEW.epoch > OLD.epoch + 1", "NEW.id", "NEW.state"),
+    Rule("done again", "UPDATE", "step", "OLD.state = 'SUCCEEDED'", "NEW.run_id", "NEW.path"),
+    Rule(
+        "step after the end", "INSERT", "step",
+        f"NEW.state IN ('RUNNING', 'SUCCEEDED') AND (SELECT state FROM run WHERE id = NEW.run_id) IN {ENDED}",
+        "NEW.run_id", "NEW.path",
+    ),
+    Rule(
+        "two owners", "UPDATE", "site",
+        "OLD.locked_run IS NOT NULL AND NEW.locked_run IS NOT NULL AND OLD.locked_run <> NEW.locked_run",
+        "NEW.locked_run", "NEW.id",
+    ),
+    Rule("fired", "UPDATE", "trigger", "NEW.next_at <> OLD.next_at", "NEW.id", "CAST(OLD.next_at AS CHAR(40))"),
+]  # fmt: skip
 ILLEGAL = ("left its end", "epoch", "done again", "step after the end", "two owners")
+
+Ask = Callable[[str], list[tuple[Any, ...]]]
 
 
 @contextmanager
-def open_file(path: Path) -> Iterator[sqlite3.Connection]:
-    with closing(sqlite3.connect(path, timeout=30)) as file:
-        yield file
-        file.commit()
+def opened(url: str) -> Iterator[Ask]:
+    """Runs SQL; each statement by itself."""
+    dialect = choose(url, busy_timeout_s=30.0)
+    connection = dialect.connect()
+
+    def ask(sql: str) -> list[tuple[Any, ...]]:
+        cursor = dialect.execute(connection, sql, {})
+        return [tuple(row) for row in cursor.fetchall()] if cursor.description else []
+
+    try:
+        yield ask
+    finally:
+        dialect.close(connection)
 
 
-def install(path: Path) -> None:
-    with open_file(path) as file:
-        file.executescript(TRIGGERS)
+def install(url: str) -> None:
+    dialect = choose(url)
+    with opened(url) as ask:
+        ask("CREATE TABLE audit (what VARCHAR(40), run VARCHAR(255), detail VARCHAR(700))")
+        for number, rule in enumerate(RULES):
+            table = dialect.sql.identifier_preparer.quote(rule.table)
+            for statement in watch(dialect.name, f"audit_{number}", table, rule):
+                ask(statement)
 
 
-def succeeded(path: Path) -> set[tuple[str, str]]:
+def watch(database: str, name: str, table: str, rule: Rule) -> Iterator[str]:
+    """The statements that make a trigger of a rule."""
+    note = f"INSERT INTO audit (what, run, detail) VALUES ('{rule.what}', {rule.run}, {rule.detail});"
+    when = f"CREATE TRIGGER {name} AFTER {rule.event} ON {table} FOR EACH ROW"
+    if database == "sqlite":
+        yield f"{when} WHEN {rule.condition} BEGIN {note} END"
+        return
+    body = f"IF {rule.condition} THEN {note} END IF;"
+    if database == "mysql":
+        yield f"{when} BEGIN {body} END"
+        return
+    yield f"CREATE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {body} RETURN NULL; END $$"
+    yield f"{when} EXECUTE FUNCTION {name}()"
+
+
+def succeeded(url: str) -> set[tuple[str, str]]:
     """(run, block path) of all that is on record as done."""
-    with open_file(path) as file:
-        return set(file.execute("SELECT run_id, path FROM step WHERE state = 'SUCCEEDED'"))
+    with opened(url) as ask:
+        return {(run, path) for run, path in ask("SELECT run_id, path FROM step WHERE state = 'SUCCEEDED'")}
 
 
-def open_runs(path: Path) -> int:
-    with open_file(path) as file:
-        return int(file.execute(f"SELECT count(*) FROM run WHERE state NOT IN {ENDED}").fetchone()[0])
+def open_runs(url: str) -> int:
+    with opened(url) as ask:
+        return int(ask(f"SELECT count(*) FROM run WHERE state NOT IN {ENDED}")[0][0])
 
 
-def check_accepted(path: Path, folder: Path) -> list[str]:
+def check_accepted(url: str, folder: Path) -> list[str]:
     """Runs that were acknowledged and are not there."""
-    with open_file(path) as file:
-        stored = dict(file.execute("SELECT out_order_no, id FROM run WHERE out_order_no IS NOT NULL"))
+    with opened(url) as ask:
+        stored = dict(ask("SELECT out_order_no, id FROM run WHERE out_order_no IS NOT NULL"))
     return [f"{key} was acknowledged as {run}" for key, run in lines(folder / "accepted") if stored.get(key) != run]
 
 
-def check_end(path: Path, folder: Path, count: int) -> list[str]:
+def check_end(url: str, folder: Path, count: int) -> list[str]:
     """All that is wrong once everything is said to have ended."""
-    with open_file(path) as file:
-        rows = file.execute(
+    with opened(url) as ask:
+        rows = ask(
             "SELECT out_order_no, id, definition_id, state, outputs, error, parent_id, epoch, worker, queue, request,"
             " inputs FROM run"
-        ).fetchall()
-        audit = file.execute("SELECT what, run, detail FROM audit").fetchall()
+        )
+        audit = ask("SELECT what, run, detail FROM audit")
         rest = {
-            "waiters": file.execute("SELECT run_id, path, kind FROM waiter").fetchall(),
-            "locked sites": file.execute("SELECT id, locked_run FROM site WHERE locked_run IS NOT NULL").fetchall(),
-            "open steps": file.execute(
+            "waiters": ask("SELECT run_id, path, kind FROM waiter"),
+            "locked sites": ask("SELECT id, locked_run FROM site WHERE locked_run IS NOT NULL"),
+            "open steps": ask(
                 "SELECT run_id, path, type, state FROM step WHERE state NOT IN ('SUCCEEDED', 'FAILED', 'CANCELED',"
                 " 'SKIPPED') AND ended_at IS NULL AND order_id IS NOT NULL"
-            ).fetchall(),
+            ),
         }
     wrong = [f"{what}: {found[:5]}" for what, found in rest.items() if found]
-    wrong += [f"{what}: run {run}, {detail}" for what, run, detail in audit if what in ILLEGAL]
-    wrong += [f"ended {times} times: {run}" for run, times in _ends(audit, rows).items() if times != 1]
-    wrong += check_accepted(path, folder) + list(_runs(rows, count)) + check_orders(folder) + check_sites(folder)
+    wrong += check_ends(audit, [row[1] for row in rows])
+    wrong += check_accepted(url, folder) + list(_runs(rows, count)) + check_orders(folder) + check_sites(folder)
     return wrong
 
 
-def _ends(audit: list[Any], rows: list[Any]) -> dict[str, int]:
-    ends = {row[1]: 0 for row in rows}
+def check_ends(audit: list[Any], runs: list[str]) -> list[str]:
+    """Changes that no run may make, and runs that did not end exactly once."""
+    ends = dict.fromkeys(runs, 0)
     for what, run, _ in audit:
-        ends[run] = ends.get(run, 0) + (what == "ended")
-    return ends
+        if what == "ended":
+            ends[run] = ends.get(run, 0) + 1
+    wrong = [f"{what}: run {run}, {detail}" for what, run, detail in audit if what in ILLEGAL]
+    return wrong + [f"ended {times} times: {run}" for run, times in ends.items() if times != 1]
 
 
 def _runs(rows: list[Any], count: int) -> Iterator[str]:

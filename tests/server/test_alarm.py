@@ -15,7 +15,7 @@ from tests.server.client import eventually
 from tests.server.harness import running
 
 from flatwater.errors import FlatwaterError
-from flatwater.settings.model import AlertSettings, StatusSettings
+from flatwater.settings.model import AlertSettings, GatewaySettings, StatusSettings
 
 QUICK = StatusSettings(sample_s=0.1)
 
@@ -73,3 +73,15 @@ async def test_wrong_settings_stop_the_start(tmp_path: Path, wrong: AlertSetting
     with pytest.raises(FlatwaterError):
         async with running(tmp_path, alert=wrong):
             pass
+
+
+async def test_the_gateways_overload_may_be_a_rule(tmp_path: Path) -> None:
+    file = tmp_path / "gateway.toml"
+    file.write_text('[overload]\nlimit_bytes = "1 MiB"\n[services.a]\nendpoints = ["http://127.0.0.1:9"]\n')
+    alert, gateway = AlertSettings(rules=("overload > 2",)), GatewaySettings(config=str(file))
+    async with running(tmp_path, alert=alert, status=QUICK, gateway=gateway) as client:
+
+        async def told() -> bool:
+            return (await client.get("/api/status")).json["alerts"] == ["overload > 2"]
+
+        await eventually(told)

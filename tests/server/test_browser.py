@@ -39,7 +39,8 @@ pytestmark = [
 ]
 
 SLEEPING = definition("page-sleeping", block(1, "PrintBp", message="asleep"), block(2, "DelayBp", timeMillis=600_000))
-WAITING = definition("page-waiting", block(1, "GetIdleSiteBp", groupName="PAGE_NONE", filled=False))
+WAITING = definition("page-waiting", block(1, "GetIdleSiteBp", groupName="PAGE_NONE", filled=False, lock=True))
+WATCHING = definition("page-watching", block(1, "GetIdleSiteBp", groupName="PAGE_NONE", filled=False))
 FAILING = definition(
     "page-failing",
     block(1, "CreateUuidBp"),
@@ -76,7 +77,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     (folder / "flatwater.toml").write_text('[gateway]\nconfig = "gateway.toml"\n')
     try:
         server.start()
-        for item in (SLEEPING, WAITING, FAILING, LOOPING, ASKING):
+        for item in (SLEEPING, WAITING, WATCHING, FAILING, LOOPING, ASKING):
             server.call("POST", "/api/definitions", item)
         yield server
     finally:
@@ -188,16 +189,20 @@ def test_a_failed_run_is_retried_from_its_failed_block(desk: Desk, server: Serve
     assert first[0] == first[1], "the block that had succeeded ran again"
 
 
-def test_waiting_is_explained(desk: Desk, server: Server) -> None:
-    runs = [server.submit("page-waiting") for _ in range(2)]
+@pytest.mark.parametrize(("name", "places"), [("page-waiting", ("next", "2nd")), ("page-watching", ("next", "next"))])
+def test_waiting_is_explained(desk: Desk, server: Server, name: str, places: tuple[str, str]) -> None:
+    """Who only looks takes nothing from who comes after."""
+    runs = [server.submit(name) for _ in places]
     for run in runs:
         server.in_state(run, "WAITING")
-    page = desk.open(f"runs/{runs[1]}")
-    said = re.compile(r"^Waits for .*PAGE_NONE.*2nd in the queue, since \d+ s")
-    expect(page.locator('[data-test="sentence"]')).to_have_text(said)
-    expect(page.locator(".tree-note")).to_contain_text("PAGE_NONE")
+    for run, place in zip(runs, places, strict=True):
+        page = desk.open(f"runs/{run}")
+        said = re.compile(rf"^Waits for .*PAGE_NONE, {place} in the queue, since \d+ s")
+        expect(page.locator('[data-test="sentence"]')).to_have_text(said)
+        expect(page.locator(".tree-note")).to_contain_text("PAGE_NONE")
     for run in runs:
         server.call("POST", f"/api/runs/{run}/cancel")
+        server.in_state(run, "CANCELED")
 
 
 def test_the_list_is_live_and_acts_on_many(desk: Desk, server: Server) -> None:

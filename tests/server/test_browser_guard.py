@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -85,11 +86,16 @@ def test_workers_tasks_ends_and_the_release_of_a_task(browser: Browser, server: 
     assert consumer.process is not None
     guard = page.locator(f'[data-guard="{consumer.process.pid}"]')
     expect(guard).to_contain_text("huey_inferior.huey")
-    consumer.call("tasks.grow(999, 64, 6.0)")
+    consumer.call("tasks.grow(999, 15 * 1024, 6.0)")
     expect(guard.locator("[data-worker] .mono")).to_have_text("grow")
     expect(guard.locator("[data-worker] .meter")).to_contain_text("of 189 MB")
     tasks = guard.locator("section", has_text="Grows per call")
     expect(tasks.locator("tbody tr").first).to_contain_text("grow")
+    processes = guard.locator("section", has_text="After the last task").last
+    expect(processes.locator("[data-process]")).to_have_count(1)
+    expect(processes.locator("[data-process] td").last).to_contain_text(
+        re.compile(r"[1-9]\d % above it.*malloc, in use")
+    )
     ends = guard.locator("section", has_text="Place empty")
     expect(ends).to_contain_text("recycled: ")
     expect(ends).to_contain_text("killed by the guard: hard limit")

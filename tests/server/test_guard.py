@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
@@ -44,16 +45,20 @@ async def client(tmp_path: Path) -> AsyncIterator[Client]:
         yield found
 
 
-async def test_running_guards_their_workers_and_records(guard: Guarded, client: Client) -> None:
+def quarantine(guard: Guarded, task: str) -> None:
     with Record(guard.file) as record:
-        record.kill("shop.copy", 1)
+        record.kill(task, 1)
+
+
+async def test_running_guards_their_workers_and_records(guard: Guarded, client: Client) -> None:
+    await asyncio.to_thread(quarantine, guard, "shop.copy")
     (item,) = (await client.get("/api/guard")).json["items"]
     assert (item["guard"]["pid"], item["guard"]["soft"]) == (guard.process.pid, 90 << 20)
     assert item["guard"]["command"][-2:] == ["amqp://shop:…@queue/shop", "redis://:…@127.0.0.1/0"]
     assert item["guard"]["record"] == str(guard.file)
     pids = [worker["worker"]["pid"] for worker in item["workers"]]
-    assert pids == [event.pid for event in guard.events("start")]
-    assert item["report"]["starts"] == 2
+    assert pids == [event.pid for event in await asyncio.to_thread(guard.events, "start")]
+    assert (item["report"]["starts"], item["report"]["processes"]) == (2, [])
     assert item["report"]["quarantined"] == ["shop.copy"]
     answer = await client.post(f"/api/guard/{guard.process.pid}/release", {"task": "shop.copy"})
     assert (answer.status, answer.json) == (200, {"task": "shop.copy"})

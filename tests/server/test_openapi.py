@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.long import often
 from tests.server.harness import FAILING, QUICK, SITE, SLOW
 from tests.server.process import Running, server
 
@@ -67,7 +68,7 @@ def explore(running: Running, directory: Path, config: str, phases: str) -> None
     command = [
         *(sys.executable, "-m", "schemathesis.cli", "run", running.address + "openapi.json", "--no-color"),
         *("--exclude-path", "/api/stream"),  # it never ends; test_stream.py and test_serve.py listen to it
-        *("--phases", phases, "--max-examples", "8", "--seed", "1", "--generation-database", "none"),
+        *("--phases", phases, "--max-examples", str(often(16)), "--seed", "1", "--generation-database", "none"),
         # What types cannot say (expressions, references to other things) is refused although the types allow it.
         *("--exclude-checks", "positive_data_acceptance"),
     ]

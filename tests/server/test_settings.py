@@ -91,6 +91,7 @@ def test_every_problem_is_reported_with_file_and_line(tmp_path: Path) -> None:
         ('[log]\nlevel = "loud"', "log.level"),
         ("[server]\nallowed_hosts = [1]", "allowed_hosts"),
         ("[databases]\nmain = 1", "databases.main"),
+        ("[modbus]\nline = 502", 'modbus.line = 502 is not a URL (write it as name = "tcp://10.0.0.7:502")'),
         ("[server.port]\nx = 1", "server.port"),
     ],
 )
@@ -109,9 +110,11 @@ def test_missing_and_unreadable_file(tmp_path: Path) -> None:
 
 def test_lists_and_databases_come_from_the_environment(tmp_path: Path) -> None:
     environ = {"FLATWATER_SERVER_ALLOWED_HOSTS": "a.example, b.example", "FLATWATER_DATABASES_WMS": "sqlite:///wms.db"}
+    environ["FLATWATER_MODBUS_LINE"] = "tcp://10.0.0.7"
     settings = load(write(tmp_path, ""), environ=environ).settings
     assert settings.server.allowed_hosts == ("a.example", "b.example")
     assert settings.databases == {"wms": "sqlite:///wms.db"}
+    assert settings.modbus == {"line": "tcp://10.0.0.7"}
 
 
 def test_secrets_never_show(tmp_path: Path) -> None:

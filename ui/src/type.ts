@@ -416,10 +416,38 @@ export interface GuardEnd {
   away_s: number | null;
 }
 
+/** A process that runs tasks, as it last told of itself; `holders` says which allocators have what is not given back. */
+export interface GuardedProcess {
+  pid: number;
+  worker: string;
+  level: number;
+  base: number;
+  trims: number;
+  trimmed: number;
+  trim_s: number;
+  holders: string;
+  lives: boolean;
+  back: boolean;
+  rest: string;
+}
+
+export interface GuardReport {
+  tasks: GuardedTask[];
+  processes: GuardedProcess[];
+  trims: number;
+  trimmed: number;
+  trim_s: number;
+  ended: GuardEnd[];
+  recycled: number;
+  given_back: number;
+  away_s: number;
+  quarantined: string[];
+}
+
 export interface Guarded {
   guard: { pid: number; start: string; command: string[]; record: string; since: number; soft: number | null; hard: number | null };
   workers: GuardWorker[];
-  report: { tasks: GuardedTask[]; ended: GuardEnd[]; recycled: number; given_back: number; away_s: number; quarantined: string[] } | null;
+  report: GuardReport | null;
   trouble: string;
 }
 

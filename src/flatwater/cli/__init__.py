@@ -22,6 +22,7 @@ FAMILIES = {
     "config": "Check the settings.",
     "top": "Watch processes, what grows in them, and who holds it.",
     "diagnose": "Say whether a process leaks memory, what grows, who holds it, and what to do.",
+    "allocations": "Say which lines allocated what is alive, from a sample.",
     "record": "Record the memory of processes over time.",
     "plot": "Draw a recording as SVG, PNG, HTML or in the terminal.",
     "report": "Say which recorded processes grow, and when they reach their limit.",

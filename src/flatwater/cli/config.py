@@ -30,7 +30,9 @@ def check(config: Path | None, gateway: Path | None) -> None:
         server = load(config).settings.server
         Certificate.given(server.tls_certificate, server.tls_key, server.tls_min_version)  # raises what is wrong
         return
-    from flatwater.cli.gateway import summary
+    from flatwater.cli.gateway import check_alert, summary
     from flatwater.gateway import load as load_gateway
 
-    click.echo(summary(gateway, load_gateway(gateway)))
+    found = load_gateway(gateway)
+    check_alert(found)
+    click.echo(summary(gateway, found))

@@ -81,11 +81,46 @@ def delete(url: str, token: str | None, definition: str) -> None:
 @click.option("--json", "as_json", is_flag=True, help="The whole palette with JSON schemas.")
 @option.blocks
 def palette(as_json: bool, blocks: tuple[str, ...]) -> None:
-    """List the block types that definitions may use."""
+    """List the block types that definitions may use.
+
+    Functions of expressions and kinds of triggers that packages and modules have added are listed below them.
+    """
     from flatwater.engine.blocks import load
 
-    kinds = load(blocks).palette()
+    registry = load(blocks)
     if as_json:
-        show(kinds)
-    else:
-        table(iter(kinds), {"type": "type", "family": "family", "recovery": "recovery", "description": "description"})
+        show(registry.palette())
+        return
+    added = [
+        {"type": f"{name}()", "family": "function", "description": each.description}
+        for name, each in sorted(registry.functions.added.items())
+    ] + [
+        {"type": name, "family": "trigger", "description": each.description}
+        for name, each in sorted(registry.triggers.added.items())
+    ]
+    columns = {"type": "type", "family": "family", "recovery": "recovery", "description": "description"}
+    table(iter([*registry.palette(), *added]), columns)
+
+
+@command.command("functions")
+@click.option("--json", "as_json", is_flag=True, help="With the number of arguments.")
+@option.blocks
+def functions(as_json: bool, blocks: tuple[str, ...]) -> None:
+    """List the functions that expressions may call."""
+    from flatwater.engine.blocks import load
+
+    found = load(blocks).function_palette()
+    columns = {"name": "name", "description": "description", "example": "example", "origin": "from"}
+    show(found) if as_json else table(iter(found), columns)
+
+
+@command.command("triggers")
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@option.blocks
+def triggers(as_json: bool, blocks: tuple[str, ...]) -> None:
+    """List the kinds of triggers that may start runs."""
+    from flatwater.engine.blocks import load
+
+    found = load(blocks).trigger_palette()
+    columns = {"name": "name", "how": "how", "description": "description", "origin": "from"}
+    show(found) if as_json else table(iter(found), columns)

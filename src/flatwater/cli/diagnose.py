@@ -24,12 +24,26 @@ GROWING = 3
 @click.argument("process")
 @click.option("--for", "seconds", type=option.SECONDS, default="10s", show_default=True, help="How long to watch.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON (docs/reference/diagnosis.md).")
+@click.option("--format", "form", default="text", show_default=True, help="text, json, or a package's own.")
+@option.reports
 @click.option("--html", type=click.Path(dir_okay=False, path_type=Path), help="Also write a page with the path drawn.")
+@click.option("--svg", type=click.Path(dir_okay=False, path_type=Path), help="Also write the retaining paths as SVG.")
+@click.option("--dot", type=click.Path(dir_okay=False, path_type=Path), help="… as a graph for Graphviz.")
 @click.option("--values", is_flag=True, help="Show dict keys in paths: data of the process.")
 @click.option("--trim", is_flag=True, help="Let malloc give back what is free, and say how much it was.")
 @click.option("--no-trace", is_flag=True, help="Do not look for the lines that make and insert the items.")
 def command(
-    process: str, seconds: float, as_json: bool, html: Path | None, values: bool, trim: bool, no_trace: bool
+    process: str,
+    seconds: float,
+    as_json: bool,
+    form: str,
+    reports: tuple[str, ...],
+    html: Path | None,
+    svg: Path | None,
+    dot: Path | None,
+    values: bool,
+    trim: bool,
+    no_trace: bool,
 ) -> None:
     """Say whether PROCESS leaks memory, what grows, who holds it, which line makes it, and what to do.
 
@@ -41,6 +55,7 @@ def command(
 
     if seconds < 2:
         raise click.BadParameter("at least 2s: slopes need their time", param_hint="--for")
+    chosen = option.rendered("json" if as_json else form, "diagnosis", reports)
     pid = find(process)
     try:
         with _progress() as progress:
@@ -51,11 +66,26 @@ def command(
         from flatwater.memory import report_html
 
         html.write_text(report_html.write(found), "utf-8")
-    if as_json:
+    _draw(found, svg, dot)
+    if chosen.render is not None:
+        click.echo(chosen(report_json.document(found)), nl=False)
+    elif chosen.name == "json":
         click.echo(report_json.encode(found), nl=False)
     else:
         click.echo(report_text.write(found), nl=False)
     sys.exit(0 if found.verdict.kind == "plateau" else GROWING)
+
+
+def _draw(found: Diagnosis, svg: Path | None, dot: Path | None) -> None:
+    """Write the drawings that were asked for; without a suspect there is nothing to draw, and no file."""
+    from flatwater.memory import path_drawing
+
+    suspects = [one.suspect for one in found.findings]
+    for path, draw in ((svg, path_drawing.svg), (dot, path_drawing.dot)):
+        if path is not None and (text := draw(suspects)):
+            path.write_text(text, "utf-8")
+        elif path is not None:
+            click.echo(f"{path} is not written: no suspect has a retaining path", err=True)
 
 
 def _diagnose(pid: int, seconds: float, trace: bool, trim: bool, values: bool, progress: Progress) -> Diagnosis:

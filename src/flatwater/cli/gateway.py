@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from flatwater.gateway import Config, load
+
+if TYPE_CHECKING:
+    from flatwater.bounded import Ledger
+    from flatwater.gateway import Gateway
+    from flatwater.memory.alarm import Alarm, Figures
+
+COUNTS = ("overload",)
+"""Figures of its own that rules of [alert] may name, beside those of every process."""
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 
@@ -21,7 +29,7 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 )
 @click.option("--host", help="Address to listen on, instead of the file's.")
 @click.option("--port", type=click.IntRange(0, 65535), help="TCP port, instead of the file's; 0 takes a free one.")
-@click.option("-v", "--verbose", is_flag=True, help="Log also what is not a warning.")
+@click.option("-v", "--verbose", is_flag=True, help="Log also what is not a warning, whatever [log] says.")
 def command(config: Path, only_check: bool, host: str | None, port: int | None, verbose: bool) -> None:
     """Run the gateway until a signal ends it.
 
@@ -29,21 +37,69 @@ def command(config: Path, only_check: bool, host: str | None, port: int | None, 
     one in force stays. SIGTERM finishes what is under way; a second one cuts that short.
     """
     found = load(config)
+    check_alert(found)
     if only_check:
         click.echo(summary(config, found))
         return
     from msgspec.structs import replace
 
     from flatwater.gateway.serve import serve
+    from flatwater.listener.log import handler, install
     from flatwater.memory import control_group
 
     if host is not None or port is not None:
         listen = replace(found.listen, host=host or found.listen.host, port=found.listen.port if port is None else port)
         found = replace(found, listen=listen)
-    logging.basicConfig(
-        level=logging.INFO if verbose else logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    level = "info" if verbose and found.log.level != "debug" else found.log.level
+    install(handler(found.log.format), level)
+    serve(
+        config,
+        found,
+        read_memory=control_group.own_use,
+        alarm=lambda gateway, ledger: alarm(found, gateway, ledger),
+        on_ready=_announce,
     )
-    serve(config, found, read_memory=control_group.own_use, on_ready=_announce)
+
+
+def check_alert(config: Config) -> None:
+    """Raises RuleError or SinkError for what [alert] says wrongly."""
+    from flatwater.memory.alert import parse
+    from flatwater.memory.alert_delivery import sink
+
+    for rule in config.alert.rules:
+        parse(rule, counts=COUNTS)
+    for place in config.alert.to:
+        sink(place)
+
+
+def alarm(config: Config, gateway: Gateway, ledger: Ledger) -> Alarm:
+    """What watches the process: its memory, and how overloaded the gateway is."""
+    from flatwater.memory import procfs
+    from flatwater.memory.alarm import Alarm
+
+    def read() -> tuple[Figures, int | None]:
+        memory = procfs.memory(shares=False)
+        group = procfs.cgroup()
+        figures: Figures = {
+            "rss": memory.rss,
+            "vms": memory.vms,
+            "threads": memory.threads,
+            "fds": sum(1 for _ in Path("/proc/self/fd").iterdir()),
+            "overload": None if gateway.overload is None else int(gateway.overload.level),
+        }
+        return figures, group.limit if group is not None else None
+
+    rule = config.alert
+    return Alarm(
+        rule.rules,
+        rule.to,
+        read,
+        rule.every_s,
+        source="gateway",
+        label="flatwater gateway",
+        ledger=ledger,
+        counts=COUNTS,
+    )
 
 
 def summary(path: Path, config: Config) -> str:

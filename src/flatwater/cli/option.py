@@ -6,12 +6,15 @@ import json
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
 
 from flatwater.quantity import measure
 from flatwater.settings import Flag, Settings, load
+
+if TYPE_CHECKING:
+    from flatwater.memory.renderer import Renderer
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -35,8 +38,19 @@ SECONDS = Measure("seconds")
 config = click.option("--config", type=click.Path(dir_okay=False, path_type=Path), help="TOML file with settings.")
 db = click.option("--db", metavar="URL", help="Database: a path, sqlite:///…, postgresql://…, mysql://….")
 blocks = click.option(
-    "--blocks", metavar="MODULE", multiple=True, help="Python module whose @block functions definitions may use."
+    "--blocks", metavar="MODULE", multiple=True, help="Python module whose blocks, functions and triggers to use."
 )
+
+reports = click.option(
+    "--reports", metavar="MODULE", multiple=True, help="Python module whose @renderer functions --format may name."
+)
+
+
+def rendered(name: str, of: Literal["diagnosis", "recording"], modules: Iterable[str]) -> Renderer:
+    """What ``--format`` names. Raises `NotFoundError` with near names, before anything is measured."""
+    from flatwater.memory.renderer import renderers
+
+    return renderers(of, modules).require(name)
 
 
 def settings(path: Path | None, given: dict[str, tuple[str, Any]]) -> Settings:

@@ -11,6 +11,7 @@ import click
 from flatwater.cli import option
 
 FIGURES = ["rss", "pss", "uss", "swap", "vms", "cpu", "threads", "fds"]
+FIGURES += ["blocks", "arenas", "malloc_used", "malloc_free", "tasks", "pool_checked_out", "ledger"]  # agents tell
 
 
 @click.command("plot")
@@ -25,7 +26,10 @@ FIGURES = ["rss", "pss", "uss", "swap", "vms", "cpu", "threads", "fds"]
 @click.option("--last", "since_s", type=option.SECONDS, help="Only the end of the recording: 10m, 2h.")
 @click.option("--named", default=8, show_default=True, help="Lines with a colour and a name; the others are grey.")
 def command(file: Path, output: Path | None, figure: str, since_s: float | None, named: int) -> None:
-    """Draw a recording: one line per process, the largest named, with trend, restarts, ends and the memory limit."""
+    """Draw a recording: one line per process, the largest named, with trend, restarts, ends and the memory limit.
+
+    The figures from blocks on are those that agents told; ledger has a line for each bounded holder.
+    """
     from flatwater.memory import plot
     from flatwater.memory.recording_read import Reader
 
@@ -33,7 +37,7 @@ def command(file: Path, output: Path | None, figure: str, since_s: float | None,
         drawn = plot.build(reader, figure=figure, since_s=since_s, max_named=max(0, named))
     if output is not None:
         plot.write(drawn, output)
-        click.echo(f"{output}: {len(drawn.series)} processes", err=True)
+        click.echo(f"{output}: {len(drawn.series)} {'holders' if figure == 'ledger' else 'processes'}", err=True)
         return
     from flatwater.memory import chart_text
 

@@ -137,8 +137,8 @@ class Watch:
         unknown = table.keys() - {"rule", "on", "cooldown", "hysteresis"}
         if unknown or not isinstance(table.get("rule"), str):
             raise InputError(f"an alert has rule, on, cooldown, hysteresis; not {', '.join(sorted(unknown)) or 'none'}")
-        options = {"cooldown_s": float(measure(table.get("cooldown", 300.0), "seconds"))}
-        rule = parse(table["rule"], hysteresis=float(table.get("hysteresis", 0.05)), **options)
+        cooldown_s = float(measure(table.get("cooldown", 300.0), "seconds"))
+        rule = parse(table["rule"], hysteresis=float(table.get("hysteresis", 0.05)), cooldown_s=cooldown_s)
         places = table.get("on", fallback) or ("log",)
         chosen = [sink(text) for text in ((places,) if isinstance(places, str) else places)]
         self._groups.append((Alerts([rule]), Delivery(chosen)))

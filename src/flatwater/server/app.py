@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
 from time import time
 from typing import Any
 
@@ -21,8 +22,10 @@ from flatwater.engine.driver import RobotDriver
 from flatwater.engine.engine import Engine
 from flatwater.engine.option import EngineOptions
 from flatwater.listener.address import is_loopback
+from flatwater.memory import sampler as allocation_sampler
+from flatwater.memory.heap_model import HeapError
 from flatwater.server import gate
-from flatwater.server.alarm import Alarm
+from flatwater.server.alarm import alarm
 from flatwater.server.api import routes
 from flatwater.server.auth import Guard, token_for
 from flatwater.server.counts import Counts
@@ -41,6 +44,7 @@ from flatwater.store import Store
 from flatwater.store.ident import new_id
 from flatwater.store.option import StoreOptions
 
+log = logging.getLogger(__name__)
 Opening = Callable[[], AbstractAsyncContextManager[Service]]
 DriverOf = Callable[[Store], AbstractAsyncContextManager[RobotDriver]]
 Attachment = Callable[[Service], AbstractAsyncContextManager[Any]]
@@ -112,25 +116,16 @@ async def opened(
         enter = stack.enter_async_context
         store = await enter(Store.open(settings.store.url, _options(StoreOptions, settings.store), ledger))
         fleet = await enter(driver(store)) if driver is not None else None
-        engine = await enter(
-            Engine(
-                store,
-                registry=load(settings.engine.blocks),
-                functions=functions(settings.engine.blocks),
-                driver=fleet,
-                databases=settings.databases,
-                options=_options(EngineOptions, settings.engine),
-                ledger=ledger,
-            )
-        )
+        instruments = await enter(Instruments())
+        stack.enter_context(_sampling(settings.server.sample_allocations_bytes))
+        engine = await enter(_engine(settings, store, fleet, instruments, ledger))
         streams = await enter(TaskGroup("server.streams", max_tasks=settings.engine.max_subscribers, ledger=ledger))
         tasks = await enter(TaskGroup("server.tasks", max_tasks=20, ledger=ledger))
         alive = notifier.alive if notifier is not None and notifier.watchdog_s else None
         sampler = Sampler(settings.status, ledger=ledger, alive=alive)
         counts = Counts(store)
-        instruments = await enter(Instruments())
         gateway = await enter(gate.opened(settings.gateway.config, ledger)) if settings.gateway.config else None
-        alarm = await enter(Alarm(settings.alert, sampler, settings.status.sample_s, ledger=ledger))
+        watchman = await enter(alarm(settings.alert, sampler, gateway, settings.status.sample_s, ledger=ledger))
         pulse = Pulse(engine, counts, sampler, settings.stream.status_s)
         service = Service(
             settings=settings,
@@ -144,20 +139,54 @@ async def opened(
             pulse=pulse,
             instruments=instruments,
             gateway=gateway,
-            alarm=alarm,
+            alarm=watchman,
             routes=routes(compatibility=settings.server.compatibility),
             boot=new_id(),
             started_at=time(),
             token_required=bool(settings.server.token),
         )
         news = SiteNews(store, engine.events, settings.stream.site_poll_s)
-        for part in (sampler, alarm, pulse, news, Retention(store, settings.retention)):
+        for part in (sampler, watchman, pulse, news, Retention(store, settings.retention)):
             tasks.start(part.run(), name=f"{type(part).__name__.lower()} loop")
         if fleet is not None:
             stack.callback(fleet.listen(robot_news(engine.events)))
         for attachment in attachments:
             await enter(attachment(service))
         yield service
+
+
+@contextmanager
+def _sampling(interval_bytes: int) -> Iterator[None]:
+    """The sampler of allocations, unless it is off or cannot be had: the server shall not fail for it."""
+    if not interval_bytes:
+        yield
+        return
+    try:
+        allocation_sampler.start(interval_bytes)
+    except HeapError as error:
+        log.warning("allocations are not sampled: %s", error)
+        yield
+        return
+    try:
+        yield
+    finally:
+        allocation_sampler.stop()
+
+
+def _engine(
+    settings: Settings, store: Store, driver: RobotDriver | None, instruments: Instruments, ledger: Ledger
+) -> Engine:
+    return Engine(
+        store,
+        registry=load(settings.engine.blocks),
+        functions=functions(settings.engine.blocks),
+        driver=driver,
+        databases=settings.databases,
+        modbus=settings.modbus,
+        options=_options(EngineOptions, settings.engine),
+        ledger=ledger,
+        on_overdue=instruments.holders,
+    )
 
 
 def _options(kind: Any, settings: msgspec.Struct) -> Any:

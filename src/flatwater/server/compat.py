@@ -17,7 +17,7 @@ from flatwater.errors import ConflictError, NotFoundError
 from flatwater.server.problem import RequestError
 from flatwater.server.route import Table
 from flatwater.server.service import Service
-from flatwater.server.type.base import MAX_ITEMS, Id
+from flatwater.server.type.base import MAX_ITEMS, Id, TraceHeaders
 from flatwater.server.type.compat import (
     BlockRecord,
     BlockRecords,
@@ -61,7 +61,7 @@ BLOCK_CODES: dict[State, int] = {
 
 
 @table.add("POST", "/api/set-order", errors=(404, 409))
-async def set_order(service: Service, body: Order) -> Envelope[Ordered]:
+async def set_order(service: Service, headers: TraceHeaders, body: Order) -> Envelope[Ordered]:
     """Start a run."""
     if body.out_order_no and body.task_record_id and body.out_order_no != body.task_record_id:
         raise RequestError(422, "invalid", "give outOrderNo or taskRecordId: a run has one name from outside")
@@ -72,6 +72,7 @@ async def set_order(service: Service, body: Order) -> Envelope[Ordered]:
         _inputs(body.input_params),
         priority=body.priority or 0,
         idempotency_key=key,
+        trace=headers.carrier,
     )
     return Envelope(Ordered(body.task_record_id or run_id))
 

@@ -7,8 +7,10 @@ this process writes meanwhile. Whatever stops this process or takes long runs in
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -21,9 +23,12 @@ from flatwater.server.problem import RequestError
 
 T = TypeVar("T")
 
+log = logging.getLogger(__name__)
 MAX_LINKS = 100
 MAX_KNOWN = 20_000
 KEEP_S = 60.0
+HOLDERS_S = 60.0
+"""Who holds what should be dead is looked for at most each so many seconds."""
 _REST = 20  # this process runs so many times as long as a look stops it
 _LEAST_S = 1.0
 
@@ -36,6 +41,7 @@ class Instruments:
         self._watch = HeapWatch(self._here)
         self._looked_at = float("-inf")
         self._keep_s = keep_s
+        self._holders_at = float("-inf")
         self._graph: heap.Graph | None = None
         self._known: dict[str, int] = {}  # ids that this graph has shown, to their addresses
         self._lock = asyncio.Lock()
@@ -66,6 +72,20 @@ class Instruments:
     async def ask(self, question: Callable[[heap.Graph], T]) -> T:
         """Ask the open graph; opens one when there is none."""
         return await self._run(lambda: question(self._graph or self._take()))
+
+    async def holders(self, references: Sequence[weakref.ref[Any]]) -> Sequence[str]:
+        """The retaining path of each of these objects, "" where there is none to tell; () when it is too soon to look.
+
+        Of a graph of its own: one that is open was taken before they should have died.
+        """
+        if time.monotonic() - self._holders_at < HOLDERS_S:
+            return ()
+        self._holders_at = time.monotonic()
+        try:
+            return await self._run(lambda: paths(references))
+        except RequestError as error:
+            log.info("who holds what should be dead is not known: %s", error)
+            return ()
 
     async def command(self, name: str, **arguments: Any) -> Any:
         """Run a command of :mod:`flatwater.memory.command` here."""
@@ -140,3 +160,17 @@ class Instruments:
     def _expire(self) -> None:
         self._expiry = None
         self._close()  # reaps a process: a matter of milliseconds
+
+
+def paths(references: Sequence[weakref.ref[Any]]) -> list[str]:
+    """The retaining paths of objects, from one graph. Raises HeapError when there is none."""
+    with heap.graph() as taken:  # before this thread holds any of them itself
+        return [_path(taken, reference) for reference in references]
+
+
+def _path(taken: heap.Graph, reference: weakref.ref[Any]) -> str:
+    item = reference()
+    try:
+        return str(taken.path_to(item)) if item is not None else ""
+    except ObjectUnknown:
+        return ""

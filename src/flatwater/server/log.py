@@ -1,40 +1,34 @@
-"""The server's log: one JSON object a line on standard error, or plain text for eyes."""
+"""The server's log: that of :mod:`flatwater.listener.log`, with the run that each message is about."""
 
 from __future__ import annotations
 
 import logging
-import sys
+from typing import TextIO
 
-import msgspec
-
+from flatwater.engine.current import RUN_ID
+from flatwater.listener.log import JsonFormatter, install
+from flatwater.listener.log import handler as plain_handler
 from flatwater.settings.model import LogSettings
 
-# What a record has by itself; anything more came with ``extra=`` and is shown.
-_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message"}
+__all__ = ["JsonFormatter", "RunFilter", "configure", "handler"]
 
 
-class JsonFormatter(logging.Formatter):
-    """``{"at", "level", "logger", "message", …extra, "error"?}``; ``at`` in seconds since the epoch."""
+class RunFilter(logging.Filter):
+    """Adds ``run_id`` to what is logged while a run is advanced, by its blocks and what they call; drops nothing."""
 
-    def format(self, record: logging.LogRecord) -> str:
-        line = {
-            "at": round(record.created, 6),
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": record.getMessage(),
-            **{name: value for name, value in vars(record).items() if name not in _STANDARD},
-        }
-        if record.exc_info:
-            line["error"] = self.formatException(record.exc_info)
-        return msgspec.json.encode(line, enc_hook=str).decode()
+    def filter(self, record: logging.LogRecord) -> bool:
+        if not hasattr(record, "run_id") and (run_id := RUN_ID.get()):
+            record.run_id = run_id
+        return True
+
+
+def handler(settings: LogSettings, stream: TextIO | None = None) -> logging.Handler:
+    """What writes the log, to standard error unless told otherwise."""
+    found = plain_handler(settings.format, stream)
+    found.addFilter(RunFilter())  # of the handler: a logger's own filters do not see what comes from loggers below it
+    return found
 
 
 def configure(settings: LogSettings) -> None:
     """Send the process's log to standard error. For the process that is the server, not for library use."""
-    handler = logging.StreamHandler(sys.stderr)
-    plain = logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
-    handler.setFormatter(JsonFormatter() if settings.format == "json" else plain)
-    root = logging.getLogger()
-    root.handlers[:] = [handler]
-    root.setLevel(settings.level.upper())
-    logging.getLogger("uvicorn").handlers.clear()
+    install(handler(settings), settings.level)

@@ -2,36 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import msgspec
-from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
-from prometheus_client.registry import Collector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from flatwater import __version__
 from flatwater.bounded import Histogram
+from flatwater.bounded.exposition import alerts, counter, gauge, histogram, histograms, holders, text
 from flatwater.server.counts import RunCounts
 from flatwater.server.service import Service
-
-BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 3600.0)
 
 
 def exposition(service: Service, counts: RunCounts) -> bytes:
     """All metrics as text."""
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Figures(service, counts))
-    return generate_latest(registry)
+    return text(_Figures(service, counts).collect())
 
 
-class _Figures(Collector):
+class _Figures:
     def __init__(self, service: Service, counts: RunCounts) -> None:
         self._service = service
         self._counts = counts
-
-    def describe(self) -> Iterable[Metric]:
-        return []
 
     def collect(self) -> Iterator[Metric]:
         service = self._service
@@ -45,13 +37,14 @@ class _Figures(Collector):
         )
         yield from self._runs()
         yield from self._memory()
-        yield from self._alerts()
-        yield from self._ledger()
+        alarm = service.alarm
+        yield from alerts(alarm.active(), alarm.statistics().raised)
+        yield from holders(service.ledger.entries())
         yield from _numbers("flatwater_store", "Of the store: {}.", msgspec.to_builtins(service.store.statistics()))
         if service.gateway is not None:
             from flatwater.gateway.exposition import metrics
 
-            yield from metrics(service.gateway.statistics())
+            yield from metrics(service.gateway)
         yield histogram("flatwater_loop_lag_seconds", "How late the event loop wakes.", service.sampler.lag)
 
     def _runs(self) -> Iterator[Metric]:
@@ -64,17 +57,14 @@ class _Figures(Collector):
         for kind, count in self._counts.waits.items():
             waits.add_metric([kind], count)
         yield waits
-        yield histogram(
-            "flatwater_run_seconds", "From start to end of runs ended here.", self._service.engine.durations
-        )
+        runs = self._service.engine.figures
+        yield histogram("flatwater_run_seconds", "From start to end of runs ended here.", runs.durations)
+        yield _queued(runs.queued)
         yield gauge("flatwater_runs_active", "Runs in memory.", engine.scheduler.active)
         yield gauge("flatwater_contexts_live", "Contexts in memory.", engine.contexts.live)
         yield gauge("flatwater_contexts_overdue", "Contexts that outlive their run.", engine.contexts.overdue)
-        yield CounterMetricFamily("flatwater_runs_submitted", "Runs accepted since the start.", value=engine.submitted)
-        ended = CounterMetricFamily("flatwater_runs_ended", "Runs ended here since the start.", labels=["state"])
-        for state, count in engine.ended.items():
-            ended.add_metric([state], count)
-        yield ended
+        yield counter("flatwater_runs_submitted", "Runs accepted since the start.", engine.submitted)
+        yield _ended(runs.by_definition)
         yield gauge(
             "flatwater_stream_subscribers", "Live event streams.", self._service.engine.events.statistics().subscribers
         )
@@ -96,55 +86,25 @@ class _Figures(Collector):
             if value is not None:
                 yield gauge(name, help_, value)
 
-    def _alerts(self) -> Iterator[Metric]:
-        alarm = self._service.alarm
-        active = GaugeMetricFamily("flatwater_alert", "1 while the rule is broken.", labels=["rule"])
-        for rule in alarm.active():
-            active.add_metric([rule], 1)
-        yield active
-        raised = alarm.statistics().raised
-        yield CounterMetricFamily("flatwater_alerts_raised", "Alerts raised since the start.", value=raised)
 
-    def _ledger(self) -> Iterator[Metric]:
-        labels = ["name", "kind"]
-        families = {
-            field: GaugeMetricFamily(f"flatwater_holder_{field}", f"Of each holder of things: {text}.", labels=labels)
-            for field, text in (
-                ("size", "entries"),
-                ("bound", "most entries"),
-                ("bytes", "bytes"),
-                ("max_bytes", "most bytes"),
-            )
-        }
-        evictions = CounterMetricFamily(
-            "flatwater_holder_evictions", "Entries dropped to stay within bounds.", labels=labels
-        )
-        for entry in self._service.ledger.entries():
-            for field, family in families.items():
-                value = getattr(entry, field)
-                if value is not None:
-                    family.add_metric([entry.name, entry.kind], value)
-            evictions.add_metric([entry.name, entry.kind], entry.evictions)
-        yield from families.values()
-        yield evictions
+def _queued(waits: Mapping[str, Histogram]) -> Metric:
+    name, told = "flatwater_run_queue_seconds", "From being due to the start of runs started here."
+    return histograms(name, told, ("priority",), {(priority,): found for priority, found in waits.items()})
 
 
-def gauge(name: str, text: str, value: float) -> GaugeMetricFamily:
-    return GaugeMetricFamily(name, text, value=float(value))
+def _ended(counts: Mapping[str, Mapping[str, int]]) -> Metric:
+    told = "Runs ended here since the start, by definition; those beyond a hundred together."
+    family = CounterMetricFamily("flatwater_runs_ended", told, labels=["state", "definition"])
+    for definition, states in counts.items():
+        for state, count in states.items():
+            family.add_metric([state, definition], count)
+    return family
 
 
-def histogram(name: str, text: str, values: Histogram) -> HistogramMetricFamily:
-    figures = values.statistics()
-    buckets = [(str(bound), float(count)) for bound, count in zip(BOUNDS_S, values.cumulative(BOUNDS_S), strict=True)]
-    return HistogramMetricFamily(
-        name, text, buckets=[*buckets, ("+Inf", float(figures.count))], sum_value=figures.total
-    )
-
-
-def _numbers(prefix: str, text: str, figures: dict[str, Any]) -> Iterator[Metric]:
+def _numbers(prefix: str, told: str, figures: dict[str, Any]) -> Iterator[Metric]:
     """Every number of nested statistics as a gauge."""
     for name, value in figures.items():
         if isinstance(value, dict):
-            yield from _numbers(f"{prefix}_{name}", text, value)
+            yield from _numbers(f"{prefix}_{name}", told, value)
         elif isinstance(value, bool | int | float):
-            yield gauge(f"{prefix}_{name}", text.format(name), value)
+            yield gauge(f"{prefix}_{name}", told.format(name), value)

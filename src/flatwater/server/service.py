@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from flatwater.bounded import Ledger, TaskGroup
     from flatwater.engine.engine import Engine
     from flatwater.gateway import Gateway
-    from flatwater.server.alarm import Alarm
+    from flatwater.memory.alarm import Alarm
     from flatwater.server.counts import Counts
     from flatwater.server.instrument import Instruments
     from flatwater.server.pulse import Pulse

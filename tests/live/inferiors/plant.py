@@ -49,7 +49,9 @@ class Plant:
     async def prepare(self) -> None:
         for make, _, _ in FLOWS.values():
             await self.engine.save(make())
-        groups = {"A": SITES, "B": SITES, "C": 1_000}
+        if await self.engine.store.read(sites.page):
+            return  # an earlier process has saved them, all at once
+        groups = {"A": SITES, "B": SITES, "C": len(self.wanted)}
         specs = [SiteSpec(id=f"{name}-{i}", group_name=name) for name, size in groups.items() for i in range(size)]
         await self.engine.store.writer.call(sites.save, specs, time.time())
 
@@ -100,7 +102,8 @@ class Plant:
                     if summary.label == "halt":
                         await self.engine.cancel(summary.id)
                     elif self.random.random() < 0.2:
-                        await asyncio.wait_for(asyncio.shield(self.engine.pause(summary.id)), 1)
+                        with suppress(TimeoutError):  # it goes on with the pause, as its client's time is up
+                            await asyncio.wait_for(asyncio.shield(self.engine.pause(summary.id)), 1)
 
     async def ended(self) -> None:
         """Return when everything has ended."""
@@ -125,6 +128,7 @@ async def main(url: str, folder: Path, count: int, options: dict[str, float]) ->
             print("ready", flush=True)
             plant = Plant(engine, folder, outside, count, seed)
             await plant.prepare()
+            print("prepared", flush=True)
             helpers = [plant.ring(), plant.decide(), *([plant.disturb()] if disturb else [])]
             tasks = [asyncio.ensure_future(helper) for helper in helpers]
             try:

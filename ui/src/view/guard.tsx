@@ -8,7 +8,7 @@ import { Meter } from "../part/meter";
 import { Card, Empty, Facts, PageHead, Trouble } from "../part/panel";
 import { useResource } from "../resource";
 import { stream } from "../stream";
-import type { GuardedTask, Guarded, GuardEnd, GuardWorker } from "../type";
+import type { Guarded, GuardedProcess, GuardedTask, GuardEnd, GuardWorker } from "../type";
 
 const EVERY_MS = 3000;
 const SHOWN = 30;
@@ -50,6 +50,7 @@ function Guard({ item, reload }: { item: Guarded; reload: () => void }) {
                 ["Soft limit", guard.soft === null ? "none" : bytes(guard.soft)],
                 ["Hard limit", guard.hard === null ? "none" : bytes(guard.hard)],
                 ["Recycled", `${plural(report.recycled, "time")}, ${bytes(report.given_back)} given back`],
+                ["Trimmed", `${plural(report.trims, "time")}, ${bytes(report.trimmed)} given back in ${duration(report.trim_s)}`],
                 ["Places empty", duration(report.away_s)],
                 ["Record", <span class="mono">{guard.record}</span>],
               ]}
@@ -58,6 +59,9 @@ function Guard({ item, reload }: { item: Guarded; reload: () => void }) {
           </Card>
           <Card title="Tasks" note="the fastest growing first">
             <Tasks tasks={report.tasks} />
+          </Card>
+          <Card title="After the last task" note="how far each process is back at its start, by RSS (forks: by what is their own), and who holds the rest">
+            <Processes processes={report.processes.filter((one) => one.lives)} />
           </Card>
           <Card title="Ends" note="of workers, but for those that were told to stop; the newest first">
             <Ends ends={report.ended} />
@@ -158,6 +162,49 @@ function Tasks({ tasks }: { tasks: readonly GuardedTask[] }) {
 function growth({ per_call, low, high }: GuardedTask): string {
   if (per_call === null || low === null || high === null) return "too few calls";
   return low > 0 ? `${bytes(per_call)} ± ${bytes(high - per_call)}` : `no, at most ${bytes(Math.max(high, 0))}`;
+}
+
+function Processes({ processes }: { processes: readonly GuardedProcess[] }) {
+  if (processes.length === 0) return <Empty>No process that runs now has told of a task.</Empty>;
+  return (
+    <div class="scroll">
+      <table class="table small">
+        <thead>
+          <tr>
+            <th class="number">Process</th>
+            <th class="number">Level</th>
+            <th class="number">At its start</th>
+            <th class="number">Trims</th>
+            <th class="number">Gave back</th>
+            <th>Back at its start</th>
+          </tr>
+        </thead>
+        <tbody>
+          {processes.map((one) => (
+            <tr key={one.pid} data-process={one.pid}>
+              <th scope="row" class="number" title={one.worker}>
+                {one.pid}
+              </th>
+              <td class="number">{bytes(one.level)}</td>
+              <td class="number">{bytes(one.base)}</td>
+              <td class="number">{count(one.trims)}</td>
+              <td class="number">{bytes(one.trimmed)}</td>
+              <td>
+                <span class={one.back ? "" : "bad"}>{rest(one)}</span>
+                {!one.back && <div class="quiet">{one.holders || "which allocator holds it has not been measured"}</div>}
+              </td>
+            </tr>
+          ))}
+        </tbody>
+      </table>
+    </div>
+  );
+}
+
+function rest({ level, base, back }: GuardedProcess): string {
+  if (!level || !base) return "its level is not known";
+  if (level <= base) return "yes";
+  return back ? `within ${Math.ceil((100 * (level - base)) / base)} %` : `${percent(level - base, base)} above it`;
 }
 
 function Ends({ ends }: { ends: readonly GuardEnd[] }) {

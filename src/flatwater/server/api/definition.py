@@ -52,7 +52,8 @@ async def validate_definition(service: Service, body: dict[str, Any]) -> Verdict
 @table.add("GET", "/api/definitions/blocks")
 async def list_blocks(service: Service) -> Palette:
     """The kinds of blocks, with JSON schemas of their parameters and outputs."""
-    return Palette(service.engine.registry.palette())
+    registry = service.engine.registry
+    return Palette(registry.palette(), registry.function_palette(), registry.trigger_palette())
 
 
 @table.add("GET", "/api/definitions/{definition_id}", errors=(404,))

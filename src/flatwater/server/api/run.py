@@ -64,6 +64,7 @@ async def submit_run(service: Service, headers: SubmissionHeaders, body: Submiss
         idempotency_key=body.idempotency_key or headers.idempotency_key,
         retry=msgspec.to_builtins(body.retry) if body.retry else None,
         timeout_s=body.timeout_s,
+        trace=headers.carrier,
     )
     states = await service.store.read(runs.states, [accepted.id])
     state = str(states.get(accepted.id, State.QUEUED))

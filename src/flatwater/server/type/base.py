@@ -33,6 +33,19 @@ Key = Annotated[
 Number = Annotated[float, Meta(ge=-1e12, le=1e12)]
 
 
+class TraceHeaders(Struct, frozen=True, kw_only=True, rename="kebab"):
+    """The caller's trace context (W3C); one that is malformed is ignored."""
+
+    traceparent: str | None = None
+    tracestate: str | None = None
+
+    @property
+    def carrier(self) -> dict[str, str] | None:
+        if self.traceparent is None:
+            return None
+        return {"traceparent": self.traceparent, **({"tracestate": self.tracestate} if self.tracestate else {})}
+
+
 class Page(Struct, Generic[T], frozen=True):
     """Items, newest first where they have a time; ``next`` is the cursor of the next page, null at the end."""
 

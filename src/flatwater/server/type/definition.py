@@ -42,6 +42,11 @@ class Verdict(Struct, frozen=True):
 
 
 class Palette(Struct, frozen=True):
-    """The kinds of blocks: each with JSON schemas of its parameters and outputs."""
+    """The kinds of blocks: each with JSON schemas of its parameters and outputs.
+
+    Also the functions that expressions may call, and the kinds of triggers; ``origin`` is empty for Flatwater's own.
+    """
 
     items: list[dict[str, Any]]
+    functions: list[dict[str, Any]] = []
+    triggers: list[dict[str, Any]] = []

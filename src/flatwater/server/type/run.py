@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
-from flatwater.server.type.base import MAX_ITEMS, Cursor, Id, Key, Limit, Paging, Time
+from flatwater.server.type.base import MAX_ITEMS, Cursor, Id, Key, Limit, Paging, Time, TraceHeaders
 
 RunState = Literal["QUEUED", "RUNNING", "WAITING", "PAUSED", "SUCCEEDED", "FAILED", "CANCELED", "NEEDS_OPERATOR"]
 
@@ -34,7 +34,7 @@ class Submission(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     timeout_s: Annotated[float, Meta(gt=0, le=10 * 366 * 86400)] | None = None
 
 
-class SubmissionHeaders(Struct, frozen=True, kw_only=True, rename="kebab"):
+class SubmissionHeaders(TraceHeaders, frozen=True, kw_only=True, rename="kebab"):
     idempotency_key: Key | None = None
 
 
@@ -54,7 +54,10 @@ class RunQuery(Paging, frozen=True, kw_only=True):
 
 
 class Wait(Struct, frozen=True):
-    """What a block waits for, since when, and its ``place`` in the queue (1 is next; only shown for one run)."""
+    """What a block waits for, since when, and its ``place`` in the queue (1 is next; only shown for one run).
+
+    The place counts all before it that may take the same site or robot, so it may be served sooner.
+    """
 
     path: str
     kind: str

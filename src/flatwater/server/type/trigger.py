@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta, Raw, Struct
@@ -11,15 +11,15 @@ from flatwater.server.type.base import Id, Paging, Text
 
 
 class TriggerInput(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Starts runs: each ``interval``, by ``cron`` or at an ``event``.
+    """Starts runs: each ``interval``, by ``cron``, at an ``event``, or as a kind of a user's package says.
 
-    ``spec`` is the interval in seconds, a cron line (five or six fields, UTC unless a time zone follows) or the event's
-    name. No more than ``max_pending`` of its runs are open at a time.
+    ``spec`` is the interval in seconds, a cron line (five or six fields, UTC unless a time zone follows), the event's
+    name, or what the package's kind makes of it. No more than ``max_pending`` of its runs are open at a time.
     """
 
     id: Id
     definition_id: Id
-    kind: Literal["interval", "cron", "event"]
+    kind: Annotated[str, Meta(min_length=1, max_length=100, examples=["interval", "cron", "event"])]
     spec: Annotated[str, Meta(min_length=1, max_length=255)]
     inputs: dict[str, Any] = {}
     priority: Annotated[int, Meta(ge=-1000, le=1000)] = 0

@@ -1,14 +1,15 @@
-"""What the price of the guard is measured on: tasks and requests of 1 ms in real workers, with a switch.
+"""What the price of the guard is measured on: tasks and requests of 1 ms in real workers, bare and guarded in turn.
 
-``guard_overhead.py`` starts the workers and turns the switch by a task or a request. Off means as if the guard had
-never been installed: no hook, no wrapper, no watching thread. So both are measured in one process, whose layout in
-memory alone would make a difference of one or two percent between two processes.
+``guard_overhead.py`` starts the workers. A block of tasks runs as if the guard had never been installed (no hook, no
+wrapper), the next one with it, and so on: in one process, whose layout in memory alone would make a difference of one
+or two percent between two processes, and so closely that both see the same neighbors on the machine.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import statistics
 import threading
 from collections.abc import Awaitable, Callable
 from time import thread_time
@@ -18,45 +19,69 @@ import redis
 
 KIND, URL, WORK = os.environ["BENCH_KIND"], os.environ["BENCH_REDIS"], int(os.environ["BENCH_WORK"])
 FAR = 1 << 40  # a soft limit that is looked at and never reached
-turn: Callable[[bool], object]
-mine = threading.local()  # what the task itself used of a processor
-times: list[float] = []  # what its execution used around it
+BLOCK, WARM = 20, 4  # tasks of a block, and how many of them come before those that count
+mine = threading.local()
 
 
 def work() -> None:
     began = thread_time()
     sum(range(WORK))
-    mine.s = thread_time() - began
+    mine.work = thread_time() - began
 
 
-def clocked(execute: Callable[..., Any]) -> Callable[..., Any]:
-    """The host's own execution of a task, its hooks included, with a clock that stands still while others run."""
+class Turns:
+    """Which block a task belongs to, and what its thread used of a processor besides the 1 ms, by blocks.
 
-    def execute_clocked(*arguments: Any, **named: Any) -> Any:
-        mine.s = -1.0
-        began = thread_time()
-        result = execute(*arguments, **named)
-        took = thread_time() - began
-        if mine.s > 0:
-            times.append(took - mine.s)
-        return result
+    Two figures: of the execution of a task with all its hooks, whose differences are small and sure; and of all that
+    the thread does from the end of a task to the end of the next (taking it, its result), which is what a task costs.
+    """
 
-    return execute_clocked
+    def __init__(self, turn: Callable[[bool], object] = lambda on: None) -> None:
+        self._turn = turn
+        self._count = 0
+        self.on = False
+        self._blocks: list[list[tuple[float, float]]] = [[]]
+
+    def begin(self) -> bool:
+        """Whether this task is guarded."""
+        if self._count == BLOCK:
+            self._count = 0
+            self._blocks.append([])
+            self.on = not self.on
+            self._turn(self.on)
+        self._count += 1
+        mine.work = -1.0
+        mine.began = thread_time()
+        return self.on
+
+    def end(self) -> None:
+        now = thread_time()
+        if mine.work > 0 and self._count > WARM and getattr(mine, "last", None) is not None:
+            self._blocks[-1].append((now - mine.began - mine.work, now - mine.last - mine.work))
+        mine.last = now
+
+    def told(self) -> None:
+        """Per two blocks the medians of the execution, bare and guarded, and of the whole, bare."""
+        pairs = zip(self._blocks[0::2], self._blocks[1::2], strict=False)
+        medians = [
+            (
+                *(statistics.median(inner for inner, _ in block) for block in pair),
+                statistics.median(w for _, w in pair[0]),
+            )
+            for pair in pairs
+            if min(len(block) for block in pair) > BLOCK // 2
+        ]
+        told(json.dumps(medians))
+        self._blocks, self._count, self.on = [[]], 0, False
+        self._turn(False)
+
+
+def say_times() -> None:
+    turns.told()
 
 
 def told(word: str) -> None:
     redis.Redis.from_url(URL).rpush("told", word)
-
-
-def switch(on: bool) -> None:
-    turn(on)
-    times.clear()
-    told("switched")
-
-
-def tell_times() -> None:
-    told(json.dumps(times))
-    times.clear()
 
 
 if KIND == "huey":
@@ -73,12 +98,19 @@ if KIND == "huey":
         for hook, full in zip(hooks, saved, strict=True):
             hook.clear()
             hook.update(full if on else {})
-        if not on:
-            guard.close()
 
-    turn = turn_huey
-    huey.execute = clocked(huey.execute)
-    one_ms, say, set_guard = huey.task()(work), huey.task()(tell_times), huey.task()(switch)
+    turns = Turns(turn_huey)
+    turn_huey(False)
+    execute = huey.execute
+
+    def execute_in_turn(*arguments: Any, **named: Any) -> Any:
+        turns.begin()
+        result = execute(*arguments, **named)
+        turns.end()
+        return result
+
+    huey.execute = execute_in_turn
+    one_ms, say = huey.task()(work), huey.task()(say_times)
 
 elif KIND in ("prefork", "threads"):
     from billiard import pool
@@ -90,25 +122,36 @@ elif KIND in ("prefork", "threads"):
     app = Celery("bench", broker=URL)
     app.conf.update(task_ignore_result=True, worker_hijack_root_logger=False, broker_connection_retry_on_startup=True)
     guard = install_celery(app, soft=FAR)
-    measures: dict[bool, Any] = {}
+    measures = {False: lambda: 1}  # what a pool asks after each task; 0 would be logged as an error
+    runs: dict[bool, Callable[..., Any]] = {}
 
     def turn_celery(on: bool) -> None:
-        measures.setdefault(True, pool.mem_rss)
-        task = app.tasks["guard_host.work"]
-        task.run = saved_run if on else getattr(saved_run, "__wrapped__", saved_run)
-        task.__trace__ = clocked(build_tracer(task.name, task, app.loader, None, app=app))
-        pool.mem_rss = measures[True] if on else int
-        if not on:
-            guard.close()
+        pool.mem_rss = measures[on]
+        app.tasks["guard_host.work"].run = runs[on]
+
+    turns = Turns(turn_celery)
 
     @signals.worker_process_init.connect
     @signals.worker_ready.connect
-    def note_run(**_: Any) -> None:
-        global saved_run
-        saved_run = app.tasks["guard_host.work"].run
+    def trace_in_turn(**_: Any) -> None:
+        task = app.tasks["guard_host.work"]
+        measures[True] = pool.mem_rss
+        runs.update({False: getattr(task.run, "__wrapped__", task.run), True: task.run})
+        traces = {}
+        for on, run in runs.items():  # a tracer may keep the function that it finds, or look for it each time
+            task.run = run
+            traces[on] = build_tracer(task.name, task, app.loader, None, app=app)
 
-    turn = turn_celery
-    one_ms, say, set_guard = (app.task(one).delay for one in (work, tell_times, switch))
+        def trace(*arguments: Any, **named: Any) -> Any:
+            result = traces[turns.begin()](*arguments, **named)
+            pool.mem_rss()  # the pool's own call is outside of what is measured
+            turns.end()
+            return result
+
+        task.__trace__ = trace
+        turn_celery(False)
+
+    one_ms, say = (app.task(one).delay for one in (work, say_times))
 
 else:
     from starlette.applications import Starlette
@@ -118,32 +161,19 @@ else:
 
     from flatwater.guard.asgi import install as install_asgi
 
+    turns = Turns()
+
     async def request(_: Request) -> Response:
         work()
         return PlainTextResponse("done")
 
-    async def request_switch(request: Request) -> Response:
-        global chosen
-        on = bool(int(request.path_params["on"]))
-        chosen = guarded if on else starlette
-        if not on:
-            guarded.worker.close()
-        told("switched")
+    async def request_told(request: Request) -> Response:
+        turns.told()
         return PlainTextResponse("done")
 
-    async def request_times(_: Request) -> Response:
-        tell_times()
-        return PlainTextResponse("done")
-
-    routes = [Route("/work/{number}", request), Route("/switch/{on}", request_switch), Route("/times", request_times)]
-    starlette = Starlette(routes=routes)
-    guarded = install_asgi(starlette, soft=FAR)
-    chosen: Callable[..., Awaitable[None]] = guarded
+    starlette = Starlette(routes=[Route("/work/{number}", request), Route("/told", request_told)])
+    apps: dict[bool, Callable[..., Awaitable[None]]] = {False: starlette, True: install_asgi(starlette, soft=FAR)}
 
     async def asgi(scope: Any, receive: Any, send: Any) -> None:
-        mine.s = -1.0
-        began = thread_time()
-        await chosen(scope, receive, send)  # the app awaits nothing but what is there
-        took = thread_time() - began
-        if mine.s > 0:
-            times.append(took - mine.s)
+        await apps[turns.begin()](scope, receive, send)  # the app awaits nothing but what is there
+        turns.end()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import socket
@@ -24,22 +25,18 @@ PORT = 18_231
 CONNECTIONS = 2
 
 
-def overhead(url: str, hosts: list[str], tasks: int, pairs: int) -> None:
-    """Per host what the execution of a task takes around its 1 ms, and what the guard adds: medians and quartiles."""
+def overhead(url: str, hosts: list[str], tasks: int) -> None:
+    """Per host what a task takes of its thread besides its 1 ms, and what the guard adds: medians and quartiles."""
     work = one_ms()
-    print(f"microseconds of a processor per task of 1 ms; {pairs} pairs of blocks of {tasks} tasks")
-    print(f"{'host':8} {'around it':>10} {'the guard adds':>24} {'loss':>7}   {'whole process':>22} {'loss':>7}")
+    print(f"microseconds of a processor per task of 1 ms, in its thread, besides that; {tasks:,} tasks")
+    print(f"{'host':8} {'bare':>7} {'the guard adds':>24} {'± (95 %)':>9} {'loss':>7}")
     for host in hosts:
-        around, added, bare, whole = zip(*measured(host, url, work, tasks, pairs), strict=True)
-        loss = statistics.median(added) / (1000 + statistics.median(around) + statistics.median(added))
-        all_loss = statistics.median(whole) / (statistics.median(bare) + statistics.median(whole))
-        print(f"{host:8} {statistics.median(around):10.1f} {spread(added):>24} {loss:7.2%}", end="   ")
-        print(f"{spread(whole):>22} {all_loss:7.2%}", flush=True)
-
-
-def spread(figures: tuple[float, ...]) -> str:
-    low, middle, high = statistics.quantiles(figures, n=4)
-    return f"{middle:.1f} ({low:.1f} … {high:.1f})"
+        added, bare = zip(*((on - off, whole) for off, on, whole in measured(host, url, work, tasks)), strict=True)
+        low, middle, high = statistics.quantiles(added, n=4)
+        error = 1.96 * 1.2533 * (high - low) / 1.349 / math.sqrt(len(added))  # of a median, from the quartiles
+        loss = middle / (1000 + statistics.median(bare) + middle)
+        print(f"{host:8} {statistics.median(bare):7.1f} {f'{middle:.1f} ({low:.1f} … {high:.1f})':>24}", end=" ")
+        print(f"{error:9.1f} {loss:7.2%}", flush=True)
 
 
 def one_ms() -> int:
@@ -54,29 +51,19 @@ def one_ms() -> int:
     return int(10_000 * 0.001 / statistics.median(took(10_000) for _ in range(9)))
 
 
-def measured(host: str, url: str, work: int, tasks: int, pairs: int) -> Iterator[tuple[float, float, float, float]]:
-    """Microseconds by pairs of blocks in alternating order: around a bare task, and what is added; of all processes of
-    the worker per bare task, and what is added.
-    """
+def measured(host: str, url: str, work: int, tasks: int) -> list[tuple[float, ...]]:
+    """Microseconds per task besides its 1 ms: its execution bare and guarded, and all of its thread's time bare."""
     redis.Redis.from_url(url).flushdb()
     os.environ.update(BENCH_KIND=host, BENCH_REDIS=url, BENCH_WORK=str(work))
-    with worker(host) as pid:
+    with worker(host):
         control = Requests(url) if host == "asgi" else Tasks(url)
-        control.run(tasks)  # imports, caches
-        for pair in range(pairs):
-            around, whole = {}, {}
-            for on in (True, False) if pair % 2 else (False, True):
-                control.turn(on)
-                control.run(tasks)  # begun anew: not what it takes for long
-                began = processor_s(pid)
-                around[on] = statistics.median(control.run(tasks)) * 1e6
-                whole[on] = (processor_s(pid) - began) / tasks * 1e6
-            yield around[False], around[True] - around[False], whole[False], whole[True] - whole[False]
+        control.run(500)  # imports, caches
+        return [tuple(figure * 1e6 for figure in figures) for figures in control.run(tasks)]
 
 
 @contextmanager
-def worker(host: str) -> Iterator[int]:
-    """A worker under ``flatwater guard``; gives the pid of the guard."""
+def worker(host: str) -> Iterator[None]:
+    """A worker under ``flatwater guard``."""
     command = {
         "huey": ["-m", "huey.bin.huey_consumer", "guard_host.huey", "-w", "1", "-d", "0.01", "-q"],
         "prefork": ["-m", "celery", "-A", "guard_host", "worker", "-P", "prefork", "-c", "1", "-l", "ERROR"],
@@ -90,17 +77,17 @@ def worker(host: str) -> Iterator[int]:
             [*guard, sys.executable, *command], env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
         )
         try:
-            yield process.pid
+            yield
         finally:
             process.send_signal(signal.SIGTERM)
             process.wait()
 
 
 class Control:
-    """Runs tasks and turns the switch in the worker."""
+    """Runs tasks in the worker."""
 
     def __init__(self, url: str) -> None:
-        self._redis = redis.Redis.from_url(url)
+        self._redis = redis.Redis.from_url(url, socket_timeout=None)
 
     def _told(self) -> str:
         answer = self._redis.blpop(["told"], 120)
@@ -117,12 +104,8 @@ class Tasks(Control):
         sys.modules.pop("guard_host", None)
         self._host: ModuleType = __import__("guard_host")
 
-    def turn(self, on: bool) -> None:
-        self._host.set_guard(on)
-        self._told()
-
-    def run(self, count: int) -> list[float]:
-        """What each took around it, in seconds."""
+    def run(self, count: int) -> list[list[float]]:
+        """Seconds, of pairs of blocks."""
         for _ in range(count):
             self._host.one_ms()
         self._host.say()
@@ -144,15 +127,7 @@ class Requests(Control):
                     raise
                 time.sleep(0.1)
 
-    def turn(self, on: bool) -> None:
-        ask(self._connections[0], f"/switch/{on:d}")
-        self._told()
-
-    def times(self) -> list[float]:
-        ask(self._connections[0], "/times")
-        return list(json.loads(self._told()))
-
-    def run(self, count: int) -> list[float]:
+    def run(self, count: int) -> list[list[float]]:
         def many(connection: socket.socket) -> None:
             for number in range(count // CONNECTIONS):
                 ask(connection, f"/work/{number}")
@@ -162,7 +137,8 @@ class Requests(Control):
             thread.start()
         for thread in threads:
             thread.join()
-        return self.times()
+        ask(self._connections[0], "/told")
+        return list(json.loads(self._told()))
 
 
 def ask(connection: socket.socket, path: str) -> None:
@@ -173,11 +149,3 @@ def ask(connection: socket.socket, path: str) -> None:
         if not part:
             sys.exit(f"no answer: {answer!r}")
         answer += part
-
-
-def processor_s(guard: int) -> float:
-    """What the processes of a worker have used of a processor, its guard left out."""
-    from flatwater.guard.instance import tree
-
-    files = (file for pid in tree(guard)[1:] for file in Path(f"/proc/{pid}/task").glob("*/schedstat"))
-    return sum(int(file.read_text().split()[0]) for file in files) / 1e9

@@ -1,4 +1,4 @@
-"""DBOS's part of `benchmarks/engine.py`: SQLite, its queue polled every 10 ms."""
+"""DBOS's part of `benchmarks/engine.py`: SQLite or PostgreSQL, its queue polled every 10 ms."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ import time
 from dbos import DBOS, DBOSConfig
 
 what, count, folder = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+url = sys.argv[4] if len(sys.argv) > 4 else f"sqlite:///{folder}/dbos.sqlite"
 config: DBOSConfig = {
     "name": "bench",
-    "system_database_url": f"sqlite:///{folder}/dbos.sqlite",
+    "system_database_url": url,
     "log_level": "ERROR",
     "run_admin_server": False,
 }

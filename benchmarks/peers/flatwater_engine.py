@@ -9,12 +9,14 @@ import sys
 import time
 from typing import Any
 
+import psutil
 import uvloop
+from trial import BULK, PRODUCERS, Worker, began, produce
+from trial import latency as latency_apart
 
 from flatwater.engine import Engine, EngineOptions, block
 from flatwater.store import Store
 
-PRODUCERS = 200
 started: list[float] = []
 
 
@@ -28,26 +30,24 @@ async def stamp() -> None:
     started.append(time.perf_counter())
 
 
-def definition(blocks: int) -> dict[str, Any]:
+@block("Job", family="bench")
+async def job() -> None:
+    began()
+
+
+def definition(blocks: int, kind: str = "Nothing") -> dict[str, Any]:
     body = [
-        {"id": i, "name": f"b{i}", "blockType": "Nothing", "children": {}, "inputParams": {}}
-        for i in range(1, blocks + 1)
+        {"id": i, "name": f"b{i}", "blockType": kind, "children": {}, "inputParams": {}} for i in range(1, blocks + 1)
     ]
     root = {"id": -1, "name": "root", "blockType": "RootBp", "children": {"default": body}, "inputParams": {}}
     return {"label": f"bench{blocks}", "version": 1, "inputParams": [], "outputParams": [], "rootBlock": root}
 
 
-async def end_to_end(engine: Engine, definition_id: str, count: int) -> float:
+async def end_to_end(engine: Engine, definition_id: str, count: int, producers: int = PRODUCERS) -> float:
     """Runs per second from the first submission until the last run has ended."""
     before = engine.statistics().ended["SUCCEEDED"]
-    left = iter(range(count))
-
-    async def produce() -> None:
-        for _ in left:
-            await engine.submit(definition_id)
-
     begin = time.perf_counter()
-    await asyncio.gather(*(produce() for _ in range(PRODUCERS)))
+    await produce(count, lambda: engine.submit(definition_id), producers)
     while engine.statistics().ended["SUCCEEDED"] - before < count:
         await asyncio.sleep(0.002)
     return count / (time.perf_counter() - begin)
@@ -85,17 +85,43 @@ async def growth(engine: Engine, count: int) -> dict[str, float]:
     return {"small_us": 1e6 / statistics.median(small), "large_us": 1e6 / statistics.median(large)}
 
 
-async def measure(what: str, count: int, folder: str) -> dict[str, float]:
-    async with Store.open(f"sqlite:///{folder}/bench.db") as store, Engine(store, options=EngineOptions()) as engine:
-        engine.registry.register(nothing)
-        engine.registry.register(stamp)
-        if what in ("runs", "flows"):
-            saved = await engine.save(definition(1 if what == "runs" else 10))
+async def apart(engine: Engine, what: str, count: int, worker: Worker) -> dict[str, float]:
+    """As the peers work: this process only submits, ``worker`` has the engine that runs."""
+    engine.stop_claiming()
+    saved = await engine.save(definition(1, "Job"))
+    try:
+        await produce(PRODUCERS, lambda: engine.submit(saved.id))
+        await worker.reach(PRODUCERS)
+        if what == "latency":
+            return await latency_apart(count, worker, lambda: engine.submit(saved.id))
+        begin = time.perf_counter()
+        await produce(count, lambda: engine.submit(saved.id))
+        await worker.reach(PRODUCERS + count)
+        return {"rate": count / (worker.last - begin), **worker.memory_mb()}
+    finally:
+        worker.stop()
+
+
+async def measure(what: str, count: int, folder: str, url: str) -> dict[str, float]:
+    async with Store.open(url) as store, Engine(store, options=EngineOptions()) as engine:
+        for each in (nothing, stamp, job):
+            engine.registry.register(each)
+        if what == "worker":
+            await asyncio.Event().wait()
+        if what.startswith("apart-"):
+            worker = Worker.of(__file__, folder, "0", folder, url)
+            return await apart(engine, what.removeprefix("apart-"), count, worker)
+        if what in ("runs", "flows", "jobs", "bulk"):
+            saved = await engine.save(definition(10 if what == "flows" else 1))
             await end_to_end(engine, saved.id, 200)
-            return {"rate": await end_to_end(engine, saved.id, count)}
+            memory = psutil.Process().memory_full_info
+            rate = await end_to_end(engine, saved.id, count, BULK if what == "bulk" else PRODUCERS)
+            return {"rate": rate, "rss_mb": memory().rss / 1e6, "pss_mb": memory().pss / 1e6}
         return await {"latency": latency, "delay": delay, "growth": growth}[what](engine, count)
 
 
 if __name__ == "__main__":
     sys.setswitchinterval(0.001)  # as the server does
-    print(json.dumps(uvloop.run(measure(sys.argv[1], int(sys.argv[2]), sys.argv[3]))))
+    what, count, folder = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+    url = sys.argv[4] if len(sys.argv) > 4 else f"sqlite:///{folder}/bench.db"
+    print(json.dumps(uvloop.run(measure(what, count, folder, url))))

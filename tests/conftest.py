@@ -4,7 +4,15 @@ import os
 
 from hypothesis import settings
 
-pytest_plugins = ["tests.leak", "tests.loop", "tests.order", "tests.priority", "tests.service", "tests.figure"]
+pytest_plugins = [
+    "tests.leak",
+    "tests.long",
+    "tests.loop",
+    "tests.order",
+    "tests.priority",
+    "tests.service",
+    "tests.figure",
+]
 
 # No deadline: the machines are shared and noisy. In CI the same examples each time: a change is judged, not its luck.
 settings.register_profile("local", deadline=None)

@@ -21,7 +21,7 @@ PACKAGE = SOURCE / "flatwater"
 
 # What each layer may import, beside itself. A new layer is added here, in its row (docs/internals.md draws them).
 BELOW_SERVER = {"guard", "memory", "engine", "store", "gateway", "settings", "listener", "bounded"}
-BELOW_SERVER |= {"errors", "quantity"}
+BELOW_SERVER |= {"errors", "quantity", "extension"}
 LAYERS: dict[str, set[str]] = {
     "__main__": {"cli"},
     "cli": {"server", "demo"} | BELOW_SERVER,
@@ -30,13 +30,14 @@ LAYERS: dict[str, set[str]] = {
     "server": BELOW_SERVER,
     "demo": BELOW_SERVER - {"settings"},
     "guard": {"quantity", "memory", "bounded", "errors"},
-    "engine": {"store", "bounded", "errors"},
+    "engine": {"store", "bounded", "extension", "errors"},
     "gateway": {"listener", "quantity", "bounded", "errors"},
-    "memory": {"quantity", "bounded", "errors"},
+    "memory": {"quantity", "bounded", "extension", "errors"},
     "store": {"bounded", "errors"},
     "settings": {"quantity", "errors"},  # read by cli and server only: the layers take plain values
     "listener": {"bounded", "errors"},
     "bounded": {"errors"},
+    "extension": {"errors"},
     "errors": set(),
     "quantity": set(),
 }
@@ -216,7 +217,7 @@ def test_modules_are_named_for_what_they_hold() -> None:
         ("flatwater.settings", HEAVY),
         ("flatwater.cli", HEAVY),
         ("flatwater.store", ["starlette", "uvicorn", "aiohttp", "alembic", "psycopg", "pymysql"]),
-        ("flatwater.engine", ["starlette", "uvicorn", "aiohttp", "alembic", "psycopg", "pymysql"]),
+        ("flatwater.engine.engine", ["starlette", "uvicorn", "aiohttp", "alembic", "psycopg", "pymysql", "pymodbus"]),
     ],
 )
 def test_import_stays_light(module: str, absent: list[str]) -> None:

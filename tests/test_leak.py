@@ -88,16 +88,29 @@ def test_what_blocks_the_loop_is_an_error(pytester: pytest.Pytester) -> None:
 import flatwater.errors
 exec(compile("def nap(): import time; time.sleep(0.001)", flatwater.errors.__file__, "exec"))
 
-@pytest.mark.watch_loop(max_block_s=0.1)
+@pytest.mark.watch_loop(max_cpu_s=0.1)
 async def test_slow_callback():
     await asyncio.sleep(0)
-    time.sleep(0.3)
+    until = time.thread_time() + 0.3
+    while time.thread_time() < until:
+        pass
     await asyncio.sleep(0)
+
+@pytest.mark.watch_loop(max_cpu_s=0.1)
+async def test_waiting_for_a_busy_machine_is_no_work():
+    time.sleep(0.3)
 
 @pytest.mark.watch_loop
 async def test_blocking_call():
     await asyncio.to_thread(nap)  # in a thread it is fine
     nap()
+
+@pytest.mark.watch_loop
+async def test_called_from_another_thread():
+    loop = asyncio.get_running_loop()
+    await asyncio.to_thread(loop.call_soon_threadsafe, print)  # this wakes the loop
+    await asyncio.to_thread(loop.call_soon, repr, "unheard")
+    await asyncio.to_thread(loop.call_later, 0.001, repr, "of")
 
 async def test_not_watched():
     nap()
@@ -107,6 +120,13 @@ async def test_fine():
     await asyncio.sleep(0.001)
 """
     result, counts = run(pytester, source)
-    assert counts == {"passed": 4, "errors": 2}
-    result.stdout.fnmatch_lines(["*took 0.*seconds*", "  time.sleep(0.001,) from *errors.py:1*"])
+    assert counts == {"passed": 6, "errors": 3}
+    result.stdout.fnmatch_lines(
+        [
+            "*test_slow_callback* used 0.*seconds of the processor",
+            "  time.sleep(0.001,) from *errors.py:1*",
+            "  call_soon(<built-in function repr>, 'unheard') from another thread, *",
+            "  call_at(*, <built-in function repr>, 'of') from another thread, *",
+        ]
+    )
     assert result.stdout.str().count("time.sleep(0.001,)") == 1 + ("CI" in os.environ)  # there the summary repeats it

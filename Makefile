@@ -6,7 +6,8 @@ NPM    := $(shell command -v npm 2>/dev/null)
 PAGE   := src/flatwater/server/static/index.html
 UI_SOURCES := $(shell test -f ui/package.json && find ui -type f -not -path 'ui/node_modules/*' -not -path 'ui/dist/*' -not -path 'ui/test-results/*')
 ARGS   ?=
-JOBS   ?= 2
+# Test processes: more than cores, since the tests of workers and servers mostly wait for them.
+JOBS   ?= 4
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -25,10 +26,10 @@ demo: run ## the same as run
 test: install browser ## run the tests (ARGS="tests/bounded -k cache" chooses some)
 	$(BIN)/pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
-test-pythons: ## build the heap walker with Python 3.11, 3.12 and 3.13 and test it there
+test-pythons: ## build the parts in C with Python 3.11, 3.12 and 3.13 and test it there
 	@.ci/pythons $(ARGS)
 
-sanitize: $(VENV)/.locked ## test the heap walker under AddressSanitizer, UBSan and valgrind
+sanitize: $(VENV)/.locked ## test the parts in C under AddressSanitizer, UBSan and valgrind
 	@.ci/sanitize $(ARGS)
 
 lint: $(VENV)/.locked ## ruff, formatting, mypy --strict
@@ -87,7 +88,7 @@ $(VENV)/.locked: requirements.lock | $(VENV)/.made
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements.lock
 	@touch $@
 
-$(VENV)/.package: pyproject.toml setup.py src/flatwater/memory/_heap.c src/flatwater/memory/_watch.c src/flatwater/memory/_inject.c $(VENV)/.locked
+$(VENV)/.package: pyproject.toml setup.py src/flatwater/memory/_heap.c src/flatwater/memory/sampler.c src/flatwater/memory/_watch.c src/flatwater/memory/_inject.c src/flatwater/guard/_meter.c $(VENV)/.locked
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 

@@ -47,7 +47,7 @@ def server(tmp_path: Path) -> Iterator[str]:
     assert "Flatwater is ready: http" in line, line + process.stderr.read()
     yield line.split(": ")[1].strip().rstrip("/")
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=30)
+    process.communicate(timeout=90)
     assert process.returncode == 0
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -48,7 +48,7 @@ def leak(tmp_path: Path) -> Iterator[int]:
     assert process.stdout.readline() == "ready\n"
     yield process.pid
     process.kill()
-    process.communicate(timeout=30)
+    process.communicate(timeout=90)
 
 
 @asynccontextmanager
@@ -61,10 +61,22 @@ async def driven(pid: int) -> AsyncIterator[Pilot[None]]:
         await pilot.app.workers.wait_for_complete()
 
 
-async def until(pilot: Pilot[None], true: Callable[[], bool], timeout_s: float = 40.0) -> None:
-    async with asyncio.timeout(timeout_s):
-        while not true():
-            await pilot.pause(0.1)
+async def until(pilot: Pilot[None], true: Callable[[], bool], timeout_s: float = 120.0) -> None:
+    """Fails with what the screen shows, so that a run on a busy machine tells where it stood."""
+    deadline = time.monotonic() + timeout_s
+    while not true():
+        assert time.monotonic() < deadline, screen(pilot)
+        await pilot.pause(0.1)
+
+
+def screen(pilot: Pilot[None]) -> str:
+    shown = pilot.app.screen
+    lines = [f"{type(shown).__name__}, the focus is on {shown.focused}"]
+    lines += [f"#{static.id} {static.render()}" for static in shown.query(Static) if static.id]
+    for table in shown.query(DataTable):
+        assert table.id is not None
+        lines += [f"#{table.id}, cursor in row {table.cursor_row}", *map(str, rows(pilot, table.id)[:5])]
+    return "\n".join(lines)
 
 
 def rows(pilot: Pilot[None], name: str) -> list[list[str]]:

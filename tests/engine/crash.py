@@ -46,7 +46,7 @@ class Crash:
         self._store.writer.put()
         await self.happened()
 
-    async def happened(self, timeout_s: float = 30.0) -> None:
+    async def happened(self, timeout_s: float = 90.0) -> None:
         async with asyncio.timeout(timeout_s):
             while not self.dead:
                 await asyncio.sleep(0.002)

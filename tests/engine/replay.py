@@ -162,7 +162,7 @@ async def tell_story(
     crashes: Sequence[int] = (),
     meanwhile: Meanwhile | None = None,
     one_by_one: bool = True,
-    timeout_s: float = 20.0,
+    timeout_s: float = 90.0,
     **wish: Any,
 ) -> Story:
     """Run ``definition`` to its end; the n-th engine dies at the ``crashes[n]``-th batch after the submission.

@@ -25,7 +25,7 @@ async def prepare(engine: Engine) -> None:
 async def occupied(engine: Engine, trace: Trace) -> str:
     """The only place in memory is taken until the gate opens, so what is submitted meanwhile queues."""
     run_id = await engine.submit("gate")
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(90):
         while not trace.calls:
             await asyncio.sleep(0.005)
     trace.calls.clear()

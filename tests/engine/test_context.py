@@ -23,7 +23,7 @@ class Clock:
 
 async def told(watch: ContextWatch, caplog: pytest.LogCaptureFixture, count: int = 1) -> list[str]:
     """What the watch has said, once it has said so much."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(90):
         while len(caplog.messages) < count:
             await asyncio.sleep(0.005)
     return caplog.messages

@@ -173,7 +173,7 @@ async def test_nothing_of_the_spans_stays(open_engine: Open, seen: Seen) -> None
         assert type(engine.services.spans) is Recorder
         for _ in range(30):
             await run(engine, b(1, "Note"), b(2, "ThrowExceptionBp", {"message": "on purpose"}))
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(90):
             while engine.scheduler.active:
                 await asyncio.sleep(0.01)
         assert engine.statistics().contexts.live == 0

@@ -52,7 +52,7 @@ def scripted(*parts: bytes, then_close: bool = False, pause_s: float = 0.0) -> H
 async def warm(front: Gate) -> None:
     """Leave an idle connection to the upstream, which the express lane needs."""
     assert (await front.get("/api/warm")).status == 200
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(90):
         while pool(front).idle != 1:
             await asyncio.sleep(0.005)
 
@@ -66,7 +66,7 @@ async def told(front: Gate, request: bytes, *, ends: bool = False) -> tuple[obje
     which is waited for, because the next request on it would meet the end or not."""
     reader, writer = await asyncio.open_connection("127.0.0.1", front.port, limit=2**20)
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(90):
             try:
                 writer.write(request)
                 found = await reply(reader, head_only=request.startswith(b"HEAD"))
@@ -271,7 +271,7 @@ async def test_clients_that_leave() -> None:
         async def scene(front: Gate, parts: tuple[bytes, ...] = parts) -> None:
             reader, writer = await asyncio.open_connection("127.0.0.1", front.port)
             writer.write(get())
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(90):
                 while not any(record for record in front.gateway.app._transits if record.seen):
                     await asyncio.sleep(0.01)
                 if parts:
@@ -291,7 +291,7 @@ async def test_requests_end_with_the_gateway(ledger: Ledger) -> None:
         await warm(front)
         reader, writer = await asyncio.open_connection("127.0.0.1", front.port)
         writer.write(get())
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(90):
             while not len(front.gateway.app):
                 await asyncio.sleep(0.01)
             front.gateway.app.abort()
@@ -337,7 +337,7 @@ async def test_slow_client_holds_the_upstream_back(express: bool, ledger: Ledger
         writer.write(get())
         await reader.readuntil(b"\r\n\r\n")
         held: list[int] = []
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(90):
             while len(held) < 20 or held[-1] != held[-5]:
                 await asyncio.sleep(0.02)
                 held.append(pool(front).bytes + (front.hall.statistics().bytes or 0))
@@ -359,7 +359,7 @@ async def test_client_that_reads_nothing_is_cut_off_in_the_end(ledger: Ledger) -
         reader, writer = await asyncio.open_connection("127.0.0.1", front.port, limit=65536)
         writer.write(get())
         await reader.readuntil(b"\r\n\r\n")
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(90):
             while len(front.gateway.app):
                 await asyncio.sleep(0.02)
         assert front.gateway.history.latest(1)[0].reason == "idle_timeout"
@@ -453,7 +453,7 @@ async def test_hooks_run(ledger: Ledger) -> None:
         await warm(front)
         front.gateway.add_hook(Audit())
         await front.get("/api/x")
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(90):
             while not seen:
                 await asyncio.sleep(0.005)
         assert seen == [(b"/api/x", 200, 1)]
@@ -465,7 +465,7 @@ async def test_a_fault_of_ours_ends_the_request(ledger: Ledger, caplog: pytest.L
         front.gateway.services()["api"].answered = None  # type: ignore[method-assign,assignment]
         reader, writer = await asyncio.open_connection("127.0.0.1", front.port)
         writer.write(get())
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(90):
             assert await reader.read() == b""
         writer.close()
         await front.at_rest()

@@ -264,7 +264,7 @@ async def test_what_enters(ledger: Ledger) -> None:
                 reader, writer = await asyncio.open_connection("127.0.0.1", front.port)
                 writer.write(one)
                 writer.write_eof()
-                async with asyncio.timeout(20):
+                async with asyncio.timeout(90):
                     await reader.read(-1)
                 writer.close()
                 await writer.wait_closed()
@@ -284,7 +284,7 @@ async def test_what_enters(ledger: Ledger) -> None:
 @pytest.mark.parametrize("first", [b"GET /api/fresh", b"GET", b"(b'GET', b'/api/fresh')", b"GET\0/api/fresh"])
 async def test_a_part_of_a_head_is_no_key(first: bytes, ledger: Ledger) -> None:
     """Whatever names its host: bytes that are no whole head get no answer, and the rest of them gets one."""
-    async with origin(answer) as upstream, gate(gateway(upstream.port, 100), ledger) as front, asyncio.timeout(30):
+    async with origin(answer) as upstream, gate(gateway(upstream.port, 100), ledger) as front, asyncio.timeout(90):
         reader, writer = await asyncio.open_connection("127.0.0.1", front.port)
         for number in range(5):
             writer.write(head(b"/api/fresh", b"X: %d" % number, host=b"Host: GET"))
@@ -340,7 +340,7 @@ async def test_reload_forgets(ledger: Ledger) -> None:
             front.gateway.reload(config(second.port, cached))
             assert len(front.gateway.app.heads) == 0
             assert {await ask() for _ in range(4)} == {b"ho"}
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(90):
                 while gone() is not None:
                     await asyncio.sleep(0.05)
                     gc.collect()

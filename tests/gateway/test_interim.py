@@ -70,7 +70,7 @@ async def test_interim_answers_pass_while_the_body_is_sent(ledger: Ledger) -> No
     async with origin(handle) as upstream, gate(config(upstream.port), ledger) as front:
         reader, writer = await asyncio.open_connection("127.0.0.1", front.port)
         writer.write(b"POST /api/ HTTP/1.1\r\n" + H + b"content-length: 10\r\n\r\nhello")
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(90):
             assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 103 ")
             writer.write(b"world")
             assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 103 ")
@@ -111,7 +111,7 @@ async def test_one_continue_for_one_expectation(ledger: Ledger) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", front.port)
         writer.write(b"PUT /api/ HTTP/1.1\r\n" + H + b"content-length: 5\r\nexpect: 100-continue\r\n\r\n")
         heads = b""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(90):
             while b" 100 " not in heads:
                 heads += await reader.readuntil(b"\r\n\r\n")
             writer.write(b"hello")

@@ -91,7 +91,7 @@ async def test_next_client_gets_its_own_answer(name: str, ledger: Ledger) -> Non
         for _ in range(2):
             await front.ask(asked, until_close=True)
             if name in LATER:  # what comes before the next request is seen; after it nobody could tell
-                async with asyncio.timeout(20):
+                async with asyncio.timeout(90):
                     while front.gateway.statistics().services[0].endpoints[0].pool.size:
                         await asyncio.sleep(0.005)
             for _ in range(3):

@@ -70,7 +70,7 @@ async def names(gateway: Running, trust: ssl.SSLContext) -> set[str]:
 
 
 async def becomes(name: str, gateway: Running, trust: ssl.SSLContext) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(90):
         while name not in await names(gateway, trust):
             await asyncio.sleep(0.05)
 
@@ -101,7 +101,7 @@ async def test_requests_websockets_and_drain(files: Path, trust: ssl.SSLContext)
                 await client.send("z" * 1_000_000)
                 assert await client.recv() == "z" * 1_000_000
             gateway.process.terminate()
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(90):
                 assert await gateway.process.wait() == 0
 
 
@@ -138,12 +138,12 @@ async def test_who_gets_no_connection(files: Path, trust: ssl.SSLContext) -> Non
                 await asyncio.open_connection("127.0.0.1", port_of(gateway), ssl=old)
             plain, plainly = await asyncio.open_connection("127.0.0.1", port_of(gateway))
             plainly.write(b"GET /api/ HTTP/1.1\r\nhost: x\r\n\r\n")
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(90):
                 with contextlib.suppress(ConnectionResetError):
                     assert b"HTTP/1.1 200" not in await plain.read()
             async with session.get(f"{gateway.url}/api/", ssl=trust) as answer:
                 assert answer.status == 200
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(90):
                 with contextlib.suppress(ConnectionResetError):
                     assert await reader.read() == b""
             for one in (writer, plainly):

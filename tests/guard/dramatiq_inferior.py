@@ -15,7 +15,8 @@ from flatwater.guard.dramatiq import install
 
 url = os.environ["INFERIOR_STORAGE"]
 broker = RedisBroker(url=url)
-broker.add_middleware(Results(backend=RedisBackend(url=url)))
+# redis-py 8 gives up after 5 s otherwise, also on the answer that is waited for
+broker.add_middleware(Results(backend=RedisBackend(url=f"{url}?socket_timeout=90")))
 dramatiq.set_broker(broker)
 
 

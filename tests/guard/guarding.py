@@ -51,7 +51,7 @@ class Guarded:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         try:
-            return self.process.wait(20)
+            return self.process.wait(90)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
@@ -95,7 +95,7 @@ class Group:
 
     def remove(self) -> None:
         for path in (self.path / "inner", self.path):
-            deadline = time.monotonic() + 10
+            deadline = time.monotonic() + 90
             while path.exists() and time.monotonic() < deadline:
                 try:
                     path.rmdir()

@@ -36,7 +36,7 @@ class Served:
         self.log, self.port, self.process = log, port, process
 
     def get(self, path: str) -> tuple[int, str]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=90)
         try:
             connection.request("GET", path)
             answer = connection.getresponse()
@@ -82,7 +82,7 @@ def serving(folder: Path, *words: str, **variables: object) -> Iterator[Served]:
     finally:
         process.send_signal(signal.SIGTERM)
         try:
-            process.wait(20)
+            process.wait(90)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
@@ -115,7 +115,7 @@ class Load:
             thread.join()
 
     def _ask(self, number: int) -> None:
-        connection = http.client.HTTPConnection("127.0.0.1", self._served.port, timeout=30)
+        connection = http.client.HTTPConnection("127.0.0.1", self._served.port, timeout=90)
         for at in range(self._requests):
             try:
                 self._once(connection)
@@ -127,7 +127,7 @@ class Load:
         connection.close()
 
     def _once(self, connection: http.client.HTTPConnection) -> None:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 90
         while True:
             try:
                 connection.request("GET", self._path)

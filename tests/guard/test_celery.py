@@ -198,7 +198,7 @@ def test_threads_and_solo_end_warm_and_lose_nothing(pool: str, redis_url: str, t
         assert process is not None
         worker.wait(lambda process=process: process.poll() is not None or len(worker.rows()) >= 60)  # type: ignore[misc]
         if len(worker.rows()) < 60:
-            assert process.wait(30) == 0
+            assert process.wait(90) == 0
     worker.stop()
     assert lives >= 2
     assert sorted(int(row[0]) for row in worker.rows()) == list(range(60))

@@ -66,7 +66,7 @@ def test_a_jump_uses_up_neither_grace_nor_patience(tmp_path: Path) -> None:
         guard.process.send_signal(signal.SIGTERM)
         looks(guard, 20)  # of a tenth of a second each: what comes at once would be an echo of the first
         guard.process.send_signal(signal.SIGTERM)
-        assert guard.process.wait(20) == 1
+        assert guard.process.wait(90) == 1
     stamps = [event.at for event in guard.events("looked")]
     assert max(stamps) - min(stamps) > YEARS, "the clocks did jump"
 

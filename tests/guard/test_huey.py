@@ -48,7 +48,7 @@ def test_the_hog_is_back_after_its_task_or_the_holder_is_named(storage: str, tmp
     consumer = Consumer(tmp_path, storage, "thread", 1)
     with consuming(consumer):
         told = consumer.call(
-            "wait = lambda task: task.get(blocking=True, timeout=50)\n"
+            "wait = lambda task: task.get(blocking=True, timeout=90)\n"
             "tasks.nothing(0); before, _ = wait(tasks.level())\n"
             "wait(tasks.hog(250))\n"
             "after, arenas = wait(tasks.level())\nprint(before, after, arenas)"
@@ -127,11 +127,11 @@ def test_a_task_killed_for_memory_has_that_in_its_result(storage: str, tmp_path:
     consumer = Consumer(tmp_path, storage, "thread", 1, soft=100, hard=150)
     with consuming(consumer):
         told = consumer.call(
-            "try: tasks.eat(200).get(blocking=True, timeout=50)\n"
+            "try: tasks.eat(200).get(blocking=True, timeout=90)\n"
             "except Exception as error: print(error.metadata['error'])"
         )
         assert consumer.process is not None
-        assert consumer.process.wait(20) == -signal.SIGKILL
+        assert consumer.process.wait(90) == -signal.SIGKILL
     assert "killed for memory" in told
     assert "eat" in told
     assert "limit 150 MiB" in told

@@ -51,5 +51,5 @@ def test_levels_and_trims_of_processes_that_live(tmp_path: Path) -> None:
 
 
 def _read(address: str) -> str:
-    with urllib.request.urlopen(address, timeout=20) as answer:
+    with urllib.request.urlopen(address, timeout=60) as answer:
         return str(answer.read().decode())

@@ -82,7 +82,7 @@ def test_an_idle_worker_stops_soon(redis_url: str, tmp_path: Path) -> None:
         worker.wait(lambda: "Listening on" in worker.log.read_text())
         assert worker.process is not None
         worker.process.send_signal(worker.warm)
-        assert worker.process.wait(20) == 0
+        assert worker.process.wait(90) == 0
 
 
 def test_a_job_that_is_kept_is_named(redis_url: str, tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ async def kill_again_and_again(url: str, folder: Path, kills: int, runs: int, af
                 plant.kill()
             else:
                 plant.hear("ended", END_S + runs)
-                plant.wait(30)
+                plant.wait(90)
                 assert plant.said[-1] == "ended 0", "contexts live on after all runs have ended"
         wrong += audit.check_repeats(folder, before, done)
         done = audit.succeeded(url)

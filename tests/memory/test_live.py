@@ -34,12 +34,12 @@ def parent() -> Iterator[tuple[int, int]]:
     child = int(process.stdout.readline())
     yield process.pid, child
     process.send_signal(2)
-    process.communicate(timeout=30)
+    process.communicate(timeout=90)
 
 
 def test_a_tree_with_its_slopes(parent: tuple[int, int]) -> None:
     watch = ProcessWatch(parse(str(parent[0])))
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 90
     rows: list[ProcessRow] = []
     while time.monotonic() < deadline and not (rows and rows[0].reach_s):
         rows = watch.look()
@@ -59,7 +59,7 @@ def test_what_has_ended_leaves() -> None:
     process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     watch = ProcessWatch(parse(str(process.pid)))
     assert len(watch.look()) == 1
-    process.communicate(b"\n", timeout=30)
+    process.communicate(b"\n", timeout=90)
     assert watch.look() == []
 
 

@@ -89,7 +89,7 @@ def asgi(folder: Path) -> None:
     server = uvicorn.Server(uvicorn.Config(install(app), lifespan="off", log_level="error"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
-    client = http.client.HTTPConnection("127.0.0.1", listener.getsockname()[1], timeout=30)
+    client = http.client.HTTPConnection("127.0.0.1", listener.getsockname()[1], timeout=90)
 
     def ask(path: str) -> None:
         client.request("GET", path)

@@ -41,7 +41,7 @@ class Running:
         for name, value in {**({"Content-Type": "application/json"} if data else {}), **(headers or {})}.items():
             request.add_header(name, value)
         try:
-            with urllib.request.urlopen(request, timeout=30, context=self.trust) as answer:
+            with urllib.request.urlopen(request, timeout=60, context=self.trust) as answer:
                 text = answer.read()
                 return answer.status, json.loads(text) if text else None
         except urllib.error.HTTPError as error:
@@ -89,4 +89,4 @@ def launched(directory: Path, **variables: str) -> Iterator[Running]:
         finally:
             if process.poll() is None:
                 process.kill()
-            process.wait(30)
+            process.wait(90)

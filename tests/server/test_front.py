@@ -40,7 +40,7 @@ async def ask(running: Running, data: bytes, *, until_close: bool = False) -> Re
     reader, writer = await asyncio.open_connection("127.0.0.1", running.port, limit=2**20)
     try:
         writer.write(data)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(90):
             return Reply(await reader.read(-1)) if until_close else await reply(reader)
     finally:
         writer.close()
@@ -128,7 +128,7 @@ async def test_the_gateways_file_is_read_again(tmp_path: Path) -> None:
 
     async def becomes(running: Running, name: bytes) -> None:
         request = b"GET /gateway/api/ HTTP/1.1\r\nhost: x\r\n\r\n"
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(90):
             while (await ask(running, request)).body != name:
                 await asyncio.sleep(0.05)
 
@@ -139,7 +139,7 @@ async def test_the_gateways_file_is_read_again(tmp_path: Path) -> None:
         await becomes(running, b"b")
         file.write_text("[services.api]\nendpoints = 3\n")
         running.process.send_signal(signal.SIGHUP)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(90):
             while "the configuration is refused" not in running.log:
                 await asyncio.sleep(0.05)
         await becomes(running, b"b")
@@ -171,14 +171,14 @@ async def test_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             assert b"x-forwarded-proto: https" in upstream.heads[0].lower()
             issue("new.example")
             running.process.send_signal(signal.SIGHUP)
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(90):
                 while "new.example" not in await asyncio.to_thread(names, running):
                     await asyncio.sleep(0.05)
 
 
 def told(running: Running, path: str) -> tuple[int, bytes, str]:
     """Status, body and cookie of an answer, redirections not followed."""
-    connection = http.client.HTTPSConnection("127.0.0.1", running.port, timeout=30, context=running.trust)
+    connection = http.client.HTTPSConnection("127.0.0.1", running.port, timeout=90, context=running.trust)
     with contextlib.closing(connection):
         connection.request("GET", path)
         answer = connection.getresponse()
@@ -199,7 +199,7 @@ def names(running: Running) -> set[str]:
 def test_a_certificate_that_does_not_serve_is_told(tmp_path: Path) -> None:
     (tmp_path / "cert.pem").write_text("nothing")
     with launched(tmp_path, FLATWATER_SERVER_TLS_CERTIFICATE="cert.pem") as running:
-        assert running.process.wait(30) != 0
+        assert running.process.wait(90) != 0
         assert "the file holds none [cert.pem]" in running.log
 
 

@@ -271,7 +271,7 @@ async def test_those_who_queue_share_the_failure_of_a_dead_device(monkeypatch: p
     async def ask() -> Any:
         await device.ask(None, 0.2 if not attempts else 60, again=True)  # type: ignore[arg-type]
 
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(90):
         errors = await asyncio.gather(*(ask() for _ in range(10)), return_exceptions=True)
     assert [str(error) for error in errors if isinstance(error, ModbusError)] == [str(errors[0])] * 10
     assert "no connection within 0.2 s" in str(errors[0])

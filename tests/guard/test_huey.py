@@ -37,9 +37,10 @@ def test_recycled_while_tasks_run_each_task_ends_once(storage: str, kind: str, t
         "processes leave one by one, the others go on meanwhile"
     )
     leaving = consumer.log.read_text().count("above the soft limit")
-    assert leaving >= 2, consumer.log.read_text()[-2000:]
+    # of two processes one may take most of the tasks and be the only one that leaves
+    assert leaving >= (1 if kind == "process" else 2), consumer.log.read_text()[-2000:]
     if kind == "process":
-        assert len({row[1] for row in rows}) >= 3, "one was replaced at least, however the tasks fell to the two"
+        assert len({row[1] for row in rows}) >= 3, "the one that left was replaced"
     assert "WorkerRecycle" not in consumer.log.read_text()
 
 

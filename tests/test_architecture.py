@@ -216,6 +216,7 @@ def test_modules_are_named_for_what_they_hold() -> None:
         ("flatwater.bounded", HEAVY),
         ("flatwater.settings", HEAVY),
         ("flatwater.cli", HEAVY),
+        ("flatwater.guard.worker", [*HEAVY, "asyncio", "cachebox"]),  # lives in other people's workers
         ("flatwater.store", ["starlette", "uvicorn", "aiohttp", "alembic", "psycopg", "pymysql"]),
         ("flatwater.engine.engine", ["starlette", "uvicorn", "aiohttp", "alembic", "psycopg", "pymysql", "pymodbus"]),
     ],
@@ -226,6 +227,15 @@ def test_import_stays_light(module: str, absent: list[str]) -> None:
     program = f"import sys, {module}; print(*sorted(set(sys.modules) & set({absent!r})))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert not done.stdout.split()
+
+
+def test_names_of_bounded_are_imported_when_they_are_asked_for() -> None:
+    bounded = importlib.import_module("flatwater.bounded")
+    assert sorted(bounded.__all__) == sorted(name for names in bounded._MODULES.values() for name in names)
+    for name in bounded.__all__:
+        assert getattr(bounded, name).__name__ == name
+    with pytest.raises(AttributeError, match="no attribute 'Cash'"):
+        _ = bounded.Cash
 
 
 def test_package_says_its_version() -> None:

@@ -9,6 +9,9 @@ ARGS   ?=
 # Test processes: more than cores, since the tests of workers and servers mostly wait for them.
 JOBS   ?= 4
 
+# Many container images set it. The tests start a thousand processes, and each would compile the package again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help install run demo test test-pythons sanitize lint format bench soak ui browser lock clean

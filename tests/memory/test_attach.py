@@ -4,6 +4,7 @@ import ast
 import os
 import re
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -144,6 +145,31 @@ def test_clients_at_once_find_one_agent():
         for thread in clients:
             thread.join()
         assert found == [program.pid] * 3
+
+
+ATTACHING = """
+import ctypes, os, sys, time
+from flatwater.memory.attach import _alone
+pid = int(sys.argv[1])
+with _alone(pid, 0):
+    libc = ctypes.CDLL(None)
+    assert libc.ptrace(0x4206, pid, None, None) == libc.ptrace(0x4207, pid, None, None) == 0  # seize, interrupt
+    print("held", flush=True)
+    time.sleep(1)
+    os.waitpid(pid, 1 << 30)
+    assert libc.ptrace(17, pid, None, None) == 0  # detach
+"""
+
+
+@pytest.mark.parametrize("wait_s", [0, 0.5], ids=["it is being stopped", "it stands still"])
+def test_a_process_that_another_client_holds_is_waited_for(wait_s):
+    with Program("idle") as program:
+        holder = subprocess.Popen([sys.executable, "-c", ATTACHING, str(program.pid)], stdout=subprocess.PIPE)
+        with holder:
+            assert holder.stdout.readline() == b"held\n"
+            time.sleep(wait_s)
+            with attach(program.pid, timeout_s=TIMEOUT_S) as attached:
+                assert attached.ask("hello")["pid"] == program.pid
 
 
 def test_the_socket_is_for_its_user_alone():

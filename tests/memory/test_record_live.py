@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from uuid import uuid4
 
+import psutil
 import pytest
 
 from flatwater.memory import agent_figures, plot, summary
@@ -87,6 +88,8 @@ def test_a_leak_is_recorded_and_told(path: Path, tag: str) -> None:
         Recording(path) as recording,
         Recorder(recording, select(str(child.pid)), interval_s=0.05, shares_s=0.2) as recorder,
     ):
+        while psutil.Process(child.pid).num_ctx_switches().voluntary == 0:  # on a busy machine they are read once
+            time.sleep(0.01)
 
         def enough(observations: list[Observation]) -> bool:
             told.extend(alerts.observe(observations))

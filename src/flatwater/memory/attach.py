@@ -145,15 +145,15 @@ def attach(pid: int, *, inject: bool = True, timeout_s: float = 10.0) -> Attache
     hint says what to do; the process is then as it was.
     """
     until = time.monotonic() + timeout_s
-    uid = refusal.check_process(pid)
+    uid = _uid(pid, until)
     for _ in range(5):  # an agent may be on its way out, because its last client just left
         if (found := _existing(pid, uid)) is not None:
             with contextlib.suppress(GoneError):
                 return _greeted(found, until)
         if not inject:
             continue
-        refusal.check_injection(pid, uid)
         with contextlib.suppress(_Again), _alone(pid, until):
+            refusal.check_injection(pid, uid)
             return _inject(pid, uid, until)
     refusal.check_process(pid)
     if inject:
@@ -163,6 +163,16 @@ def attach(pid: int, *, inject: bool = True, timeout_s: float = 10.0) -> Attache
 
 class _Again(Exception):
     pass
+
+
+def _uid(pid: int, until: float) -> int:
+    """Whose the process is; one that is held by a client of ours, which is just attaching, is waited for."""
+    try:
+        return refusal.check_process(pid)
+    except BusyError:
+        with contextlib.suppress(_Again), _alone(pid, until):
+            pass
+        return refusal.check_process(pid)
 
 
 @contextlib.contextmanager

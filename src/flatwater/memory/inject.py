@@ -22,6 +22,7 @@ from pathlib import Path
 
 from flatwater import __version__
 from flatwater.memory.interpreter import Interpreter
+from flatwater.memory.syntax import parse
 
 _HERE = _LIBRARIES = Path(__file__).parent
 _MAX_RANGES = 32
@@ -245,7 +246,7 @@ def _source(name: str) -> tuple[str, str, bytes]:
 
 def _imports(source: str) -> list[str]:
     found: list[str] = []
-    for node in ast.walk(ast.parse(source)):
+    for node in ast.walk(parse(source)):
         if isinstance(node, ast.Import):
             found += [alias.name for alias in node.names if alias.name.startswith("flatwater.")]
         elif isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "flatwater":

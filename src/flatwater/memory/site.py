@@ -12,6 +12,8 @@ from collections.abc import Iterator, Sequence
 from types import CodeType, FunctionType, MappingProxyType, ModuleType
 from typing import Any
 
+from flatwater.memory.syntax import parse
+
 Place = tuple[str, str, int]
 """File, function, line."""
 
@@ -71,7 +73,7 @@ def _functions(file: str) -> Iterator[tuple[int, int, str]]:
     """First line, last line and qualified name of every function in a source file; nothing when it cannot be read."""
     try:
         with open(file, "rb") as source:  # noqa: PTH123
-            tree = ast.parse(source.read(MAX_SOURCE_BYTES))
+            tree = parse(source.read(MAX_SOURCE_BYTES))
     except (OSError, ValueError, SyntaxError, RecursionError, MemoryError):
         return
     waiting: list[tuple[ast.AST, str]] = [(tree, "")]

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from flatwater.memory.site import MAX_SOURCE_BYTES, Place, is_library
+from flatwater.memory.syntax import parse
 
 _Function = ast.FunctionDef | ast.AsyncFunctionDef | ast.Module
 
@@ -33,7 +34,7 @@ def _kept(file: str, line: int) -> int | None:
     """A line; 0 when it is not clear; None when the statement returns it."""
     try:
         with open(file, "rb") as source:  # noqa: PTH123
-            tree = ast.parse(source.read(MAX_SOURCE_BYTES))
+            tree = parse(source.read(MAX_SOURCE_BYTES))
     except (OSError, ValueError, SyntaxError, RecursionError, MemoryError):
         return 0
     around = [node for node in ast.walk(tree) if isinstance(node, _Function) and _spans(node, line)]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from celery import Celery
+from inferior import limit, note
 
 from flatwater.guard import celery_pool
 from flatwater.guard.celery import install
@@ -27,11 +28,6 @@ app.conf.update(
 )
 KEPT: list[bytearray] = [bytearray(b"x" * MIB) for _ in range(int(os.environ.get("INFERIOR_BORN", "0")))]
 
-
-def limit(name: str) -> int | None:
-    return int(os.environ[name]) * MIB if name in os.environ else None
-
-
 if "INFERIOR_BARE" not in os.environ:
     guard = install(app, soft=limit("INFERIOR_SOFT"), hard=limit("INFERIOR_HARD"))
     if "INFERIOR_ALONE" in os.environ:  # as if Celery's event loop were unknown
@@ -44,11 +40,6 @@ if "INFERIOR_BARE" not in os.environ:
             guard.expectation._min_collect_s = guard.expectation._min_graph_s = 0.5
 
         guard._reset = faster  # type: ignore[method-assign]
-
-
-def note(*words: object) -> None:
-    with open(os.environ["INFERIOR_DONE"], "a") as file:  # noqa: PTH123
-        file.write(" ".join(map(str, words)) + "\n")
 
 
 @app.task(ignore_result=True)

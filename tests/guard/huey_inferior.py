@@ -7,6 +7,7 @@ import time
 
 from huey import RedisHuey, SqliteHuey
 from huey.api import Task
+from inferior import DONE, grow_when_told, limit, note  # noqa: F401 - the tests ask for DONE
 
 from flatwater.guard.huey import install
 from flatwater.memory import procfs
@@ -20,21 +21,9 @@ huey = (
     else SqliteHuey("inferior", filename=place, **kind)
 )
 
-
-def limit(name: str) -> int | None:
-    return int(os.environ[name]) * MIB if name in os.environ else None
-
-
 if "INFERIOR_BARE" not in os.environ:
     guard = install(huey, soft=limit("INFERIOR_SOFT"), hard=limit("INFERIOR_HARD"))
 KEPT: list[object] = []
-DONE = os.environ.get("INFERIOR_DONE", "/dev/null")
-
-
-def note(*words: object) -> None:
-    """One write, so that lines of several processes stay whole."""
-    with open(DONE, "a") as file:  # noqa: PTH123
-        file.write(" ".join(map(str, words)) + "\n")
 
 
 @huey.task()
@@ -47,13 +36,7 @@ def grow(number: int, kib: int, pause_s: float = 0.0) -> None:
 
 @huey.task()
 def grow_late() -> None:
-    """Grows when it is told to, and then works on for longer than the guard needs to see it."""
-    note("begun")
-    while not os.path.exists(DONE + ".go"):  # noqa: PTH110
-        time.sleep(0.01)
-    KEPT.append(bytearray(b"x" * (100 << 20)))
-    time.sleep(0.5)
-    note("ended")
+    grow_when_told(KEPT)
 
 
 @huey.task()

@@ -7,6 +7,7 @@ import signal
 import time
 from typing import Any
 
+from inferior import grow_when_told, note
 from redis import Redis
 from rq import Queue, get_current_job
 
@@ -14,7 +15,6 @@ import flatwater.guard.rq
 
 queue = Queue("inferior", connection=Redis.from_url(os.environ["INFERIOR_STORAGE"]))
 KEPT: list[object] = []
-DONE = os.environ["INFERIOR_DONE"]
 
 
 class Simple(flatwater.guard.rq.SimpleWorker):
@@ -35,11 +35,6 @@ class Forking(flatwater.guard.rq.Worker):
     hard = 150 << 20
 
 
-def note(*words: object) -> None:
-    with open(DONE, "a") as file:  # noqa: PTH123
-        file.write(" ".join(map(str, words)) + "\n")
-
-
 def grow(number: int) -> None:
     KEPT.append(bytearray(b"x" * (1 << 20)))
     time.sleep(0.01)
@@ -47,13 +42,7 @@ def grow(number: int) -> None:
 
 
 def grow_late() -> None:
-    """Grows when it is told to, and then works on for longer than the guard needs to see it."""
-    note("begun")
-    while not os.path.exists(DONE + ".go"):  # noqa: PTH110
-        time.sleep(0.01)
-    KEPT.append(bytearray(b"x" * (100 << 20)))
-    time.sleep(0.5)
-    note("ended")
+    grow_when_told(KEPT)
 
 
 def keep() -> None:

@@ -16,6 +16,7 @@ import math
 import socket
 import statistics
 import time
+from collections.abc import Callable
 
 from flatwater.memory import agent
 
@@ -33,7 +34,7 @@ def work(rounds: int) -> int:
     return len(kept)
 
 
-def calibrated() -> int:
+def calibrated(work: Callable[[int], object]) -> int:
     """Rounds of a block of some ``BLOCK_S``."""
     rounds = 1000
     while True:
@@ -63,13 +64,13 @@ def block(rounds: int, attached: bool) -> float:
     return took
 
 
-def measured(seconds: float, rounds: int, attached: bool) -> list[float]:
-    """The ratios of pairs: with the agent (or bare once more) to bare."""
+def measured(seconds: float, block: Callable[[bool], float]) -> list[float]:
+    """The ratios of pairs: ``block(True)``, which may be bare once more, to ``block(False)``, which is bare."""
     ratios: list[float] = []
     end = time.monotonic() + seconds
     while time.monotonic() < end or len(ratios) < 10:
         order = (False, True) if len(ratios) % 2 else (True, False)
-        times = {second: block(rounds, attached and second) for second in order}
+        times = {second: block(second) for second in order}
         ratios.append(times[True] / times[False])
     return ratios
 
@@ -88,13 +89,13 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     gc.disable()  # a collection more or less would be a percent of a block; the work leaves no cycles
-    rounds = calibrated()
+    rounds = calibrated(work)
     block(rounds, attached=True)
     found = {
         name: (*interval(ratios), len(ratios))
         for name, ratios in (
-            ("bare to bare", measured(options.seconds, rounds, attached=False)),
-            ("agent idle to bare", measured(options.seconds, rounds, attached=True)),
+            ("bare to bare", measured(options.seconds, lambda _: block(rounds, attached=False))),
+            ("agent idle to bare", measured(options.seconds, lambda attached: block(rounds, attached))),
         )
     }
     if options.json:

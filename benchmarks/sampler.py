@@ -14,7 +14,7 @@ import json
 import time
 from collections.abc import Callable
 
-from agent import BLOCK_S, interval
+from agent import calibrated, interval, measured
 from flatwater.memory import sampler
 from flatwater.memory.usage import usage
 
@@ -60,17 +60,6 @@ def allocations(rounds: int) -> None:
 WORK: tuple[Callable[[int], None], ...] = (objects, instances, documents, allocations)
 
 
-def calibrated(work: Callable[[int], None]) -> int:
-    """Rounds of a block of some ``BLOCK_S``."""
-    rounds = 1000
-    while True:
-        began = time.process_time()
-        work(rounds)
-        if (took := time.process_time() - began) > BLOCK_S / 2:
-            return max(1, round(rounds * BLOCK_S / took))
-        rounds *= 2
-
-
 def block(work: Callable[[int], None], rounds: int, sampled: bool) -> float:
     """Seconds of the processor. The sampler starts before each block, and before a bare one it ends again."""
     sampler.start()
@@ -84,15 +73,9 @@ def block(work: Callable[[int], None], rounds: int, sampled: bool) -> float:
     return took
 
 
-def measured(work: Callable[[int], None], seconds: float, sampled: bool) -> list[float]:
+def ratios(work: Callable[[int], None], seconds: float, sampled: bool) -> list[float]:
     rounds = calibrated(work)
-    ratios: list[float] = []
-    end = time.monotonic() + seconds
-    while time.monotonic() < end or len(ratios) < 10:
-        order = (False, True) if len(ratios) % 2 else (True, False)
-        times = {second: block(work, rounds, sampled and second) for second in order}
-        ratios.append(times[True] / times[False])
-    return ratios
+    return measured(seconds, lambda second: block(work, rounds, sampled and second))
 
 
 def memory() -> int:
@@ -113,9 +96,9 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     gc.disable()  # a collection more or less would be a percent of a block; the work leaves no cycles
-    found = {"bare to bare": interval(measured(objects, options.seconds, sampled=False))}
+    found = {"bare to bare": interval(ratios(objects, options.seconds, sampled=False))}
     for work in WORK:
-        found[f"sampled to bare: {work.__name__}"] = interval(measured(work, options.seconds, sampled=True))
+        found[f"sampled to bare: {work.__name__}"] = interval(ratios(work, options.seconds, sampled=True))
     if options.json:
         print(json.dumps(found))
         return

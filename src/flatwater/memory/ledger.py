@@ -24,9 +24,7 @@ def ledger(session: Any, *, limit: int = 20) -> list[dict[str, Any]]:
     rows: dict[str, dict[str, Any]] = {}
     for one in living([kind], _MAX_LEDGERS):
         for name, holder in one.holders():
-            with contextlib.suppress(
-                Exception
-            ):  # it changes meanwhile, in a thread of its own: its next figure will do
+            with contextlib.suppress(Exception):  # it changes meanwhile, in a thread of its own
                 row = _row(name, holder)
                 if row["name"] not in rows or _full(row) > _full(rows[row["name"]]):
                     rows[row["name"]] = row

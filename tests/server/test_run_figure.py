@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Iterator
 from io import StringIO
@@ -76,6 +77,9 @@ async def test_time_in_queue_and_ended_runs(tmp_path: Path) -> None:
         ids += [await started(client, "quick", delay_s=0.3) for _ in range(3)]
         for run_id in ids:
             await in_state(client, run_id, "SUCCEEDED")
+        async with asyncio.timeout(90):  # a run is counted a moment after its end is stored
+            while engine.figures.ended["SUCCEEDED"] < len(ids):
+                await asyncio.sleep(0.01)
         assert {name: found.count for name, found in engine.figures.queued.items()} == {
             "low": 1,
             "normal": 3,
